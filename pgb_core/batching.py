@@ -1,0 +1,161 @@
+"""From texts to tensors: tokenised examples, padded batches, stratified samples.
+
+Batches are sorted by length by default, so that a short text is not computed at the length of the longest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from pgb_core.errors import TaskError
+from pgb_core.progress import Step, silent
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import BertTokenizer
+
+_CHUNK = 256
+"""Texts tokenised between two calls of `step`: a few milliseconds of work, so a cancel is heard at once."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenised text or pair of texts, unpadded, with the index of its label."""
+
+    input_ids: tuple[int, ...]
+    token_type_ids: tuple[int, ...]
+    label: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples padded to the longest of them, L tokens; every tensor is int64.
+
+    >>> batch.to(torch.device("cpu")).inputs.keys()  # doctest: +SKIP
+    dict_keys(['input_ids', 'attention_mask', 'token_type_ids'])
+    """
+
+    input_ids: torch.Tensor  # (B, L)
+    attention_mask: torch.Tensor  # (B, L), 1 on real tokens
+    token_type_ids: torch.Tensor  # (B, L)
+    labels: torch.Tensor  # (B,)
+    indices: torch.Tensor  # (B,), positions in the list of examples
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`; the indices stay on the CPU, where results are put back in order."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            attention_mask=self.attention_mask.to(device),
+            token_type_ids=self.token_type_ids.to(device),
+            labels=self.labels.to(device),
+        )
+
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Keyword arguments of the model's forward; without the labels, so that the model computes no loss."""
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "token_type_ids": self.token_type_ids,
+        }
+
+
+def encode(dataset: Dataset, tokenizer: BertTokenizer, max_length: int, step: Step = silent) -> list[Example]:
+    """Tokenise `text` (and `text_pair`, if there is one), cut to `max_length` tokens, in the dataset's order.
+
+    Raises:
+        TaskError: `max_length` is more than the checkpoint has positions for.
+    """
+    if max_length > tokenizer.model_max_length:
+        raise TaskError(
+            f"max length {max_length} is more than this checkpoint's {tokenizer.model_max_length} positions; "
+            f"give a max length of {tokenizer.model_max_length} or less."
+        )
+    paired = "text_pair" in dataset.column_names
+    examples: list[Example] = []
+    for start in range(0, len(dataset), _CHUNK):
+        rows = dataset[start : start + _CHUNK]
+        tokens = tokenizer(
+            rows["text"],
+            rows["text_pair"] if paired else None,
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_token_type_ids=True,
+        )
+        examples += [
+            Example(tuple(ids), tuple(types), int(label))
+            for ids, types, label in zip(tokens["input_ids"], tokens["token_type_ids"], rows["label"], strict=True)
+        ]
+        step(len(examples), len(dataset), "reading texts")
+    return examples
+
+
+def batches(
+    examples: Sequence[Example],
+    batch_size: int,
+    *,
+    pad_id: int = 0,
+    order: Literal["length", "shuffled"] = "length",
+    seed: int = 0,
+) -> Iterator[Batch]:
+    """Every example once, in batches of `batch_size` (the last may be smaller).
+
+    `length` goes from short to long, ties in the given order; `shuffled` is a permutation that `seed` decides.
+    """
+    if order == "length":
+        positions = sorted(range(len(examples)), key=lambda position: len(examples[position].input_ids))
+    else:
+        positions = np.random.default_rng(seed).permutation(len(examples)).tolist()
+    for start in range(0, len(positions), batch_size):
+        yield _collate(examples, positions[start : start + batch_size], pad_id)
+
+
+def _collate(examples: Sequence[Example], positions: Sequence[int], pad_id: int) -> Batch:
+    chosen = [examples[position] for position in positions]
+    shape = (len(chosen), max(len(example.input_ids) for example in chosen))
+    input_ids = np.full(shape, pad_id, dtype=np.int64)
+    attention_mask = np.zeros(shape, dtype=np.int64)
+    token_type_ids = np.zeros(shape, dtype=np.int64)
+    for row, example in enumerate(chosen):
+        length = len(example.input_ids)
+        input_ids[row, :length] = example.input_ids
+        attention_mask[row, :length] = 1
+        token_type_ids[row, :length] = example.token_type_ids
+    return Batch(
+        torch.from_numpy(input_ids),
+        torch.from_numpy(attention_mask),
+        torch.from_numpy(token_type_ids),
+        torch.tensor([example.label for example in chosen], dtype=torch.int64),
+        torch.tensor(list(positions), dtype=torch.int64),
+    )
+
+
+def stratified_sample(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """`count` examples without replacement (all, if there are fewer), each label with its share of the whole.
+
+    The shares are rounded by largest remainder, so they are off by less than one example. The result keeps the given
+    order.
+    """
+    if count >= len(examples):
+        return list(examples)
+    generator = np.random.default_rng(seed)
+    labels = np.array([example.label for example in examples])
+    names, sizes = np.unique(labels, return_counts=True)
+    exact = sizes * (count / len(examples))
+    take = np.floor(exact).astype(np.int64)
+    remainders = np.argsort(take - exact, kind="stable")  # largest remainder first
+    take[remainders[: count - int(take.sum())]] += 1
+    chosen = np.concatenate(
+        [
+            generator.choice(np.flatnonzero(labels == name), size, replace=False)
+            for name, size in zip(names, take, strict=True)
+        ]
+    )
+    return [examples[position] for position in np.sort(chosen)]

@@ -1,0 +1,44 @@
+"""What every test has: its own folders, no network, few threads; and one tiny trained checkpoint for all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is first imported: it reads this once
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny matrices: two threads on two busy cores are many times slower than one
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from tests.tiny import make_tiny_checkpoint, make_tiny_csv
+
+hypothesis_settings.register_profile("pgb", deadline=None, derandomize=True)
+hypothesis_settings.load_profile("pgb")
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs, models and caches of a test go to folders of its own; no setting of the caller's shell leaks in."""
+    for name in [name for name in os.environ if name.startswith("PGB_")]:
+        monkeypatch.delenv(name)
+    base = tmp_path_factory.mktemp("pgb")
+    for name in ("runs", "models", "cache"):
+        (base / name).mkdir()
+        monkeypatch.setenv(f"PGB_{name.upper()}_DIR", str(base / name))
+    monkeypatch.setenv("PGB_THREADS", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained two-class checkpoint (2 layers, hidden 32, 4 heads, 64 neurons). Read it, never write to it."""
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 texts with labels negative and positive, none of them used to train `tiny_checkpoint`."""
+    return make_tiny_csv(tmp_path_factory.mktemp("data") / "tiny.csv")
