@@ -1,0 +1,56 @@
+"""Every error a user can cause, as one tree; each carries one line that says what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory", re.IGNORECASE)
+
+
+class PGBError(Exception):
+    """Base of all errors that are shown to a user as one line, without a traceback."""
+
+
+class SpecError(PGBError):
+    """A setting of a run is out of range or contradicts another one."""
+
+
+class CheckpointError(PGBError):
+    """A checkpoint cannot be found, is of an unsupported kind, or is not safe to load."""
+
+
+class TaskError(PGBError):
+    """A dataset cannot be found or read, or its columns or labels do not fit the checkpoint."""
+
+
+class RunError(PGBError):
+    """A run folder is missing, incomplete or damaged."""
+
+
+class JobRejected(PGBError):
+    """The server declines to start a run; the message says which limit and what to do."""
+
+
+class JobCancelled(PGBError):
+    """The run was asked to stop; raised inside the run so that it unwinds cleanly."""
+
+
+def explain(error: BaseException) -> str | None:
+    """The one line that tells a user about `error`; None for an error that no user can cause (a fault of ours).
+
+    >>> explain(SpecError("sparsity 2.0 is not in [0, 1)."))
+    'sparsity 2.0 is not in [0, 1).'
+    """
+    if isinstance(error, PGBError):
+        return " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted."
+    # torch raises a plain RuntimeError when the CPU has no memory left, and a class of its own on a GPU
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+        return "Not enough memory; take a smaller checkpoint, shorter sequences or fewer calibration samples."
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename is not None else ""
+        hint = "; free some space and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        return " ".join(f"{place}{error.strerror or error}{hint}.".split())
+    return None

@@ -1,0 +1,65 @@
+"""Progress out of a run, cancellation into it: stages call a `Step`, the callback may raise JobCancelled."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Step(Protocol):
+    """What a stage calls after each piece of work: `done` of `total` pieces, and what comes next."""
+
+    def __call__(self, done: int, total: int, message: str = "") -> None: ...
+
+
+def silent(done: int, total: int, message: str = "") -> None:
+    """A `Step` that tells nobody."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report. Fractions are in [0, 1]; `eta_seconds` is for the whole run, None until it can be told."""
+
+    stage: str
+    stage_fraction: float
+    fraction: float
+    message: str
+    eta_seconds: float | None
+
+    def __str__(self) -> str:
+        eta = "" if self.eta_seconds is None else f", about {self.eta_seconds:.0f} s left"
+        return f"[{self.fraction:4.0%}] {self.stage}: {self.message}{eta}"
+
+
+ProgressCallback = Callable[[Progress], object]
+
+
+class Reporter:
+    """Turns the steps of consecutive stages into `Progress` of the whole run.
+
+    `weights` gives each stage's expected share of the run's time, in any unit, in the order in which they run.
+    """
+
+    def __init__(self, callback: ProgressCallback, weights: Mapping[str, float]) -> None:
+        self._callback = callback
+        self._weights = dict(weights)
+        self._total = sum(self._weights.values())
+        self._started = time.monotonic()
+        self._before = 0.0
+
+    def stage(self, name: str) -> Step:
+        """Begin stage `name`, ending every stage before it; returns the step function to hand to its code."""
+        names = list(self._weights)
+        self._before = sum(self._weights[earlier] for earlier in names[: names.index(name)])
+
+        def step(done: int, total: int, message: str = "") -> None:
+            stage_fraction = min(1.0, done / max(total, 1))
+            fraction = (self._before + self._weights[name] * stage_fraction) / self._total
+            elapsed = time.monotonic() - self._started
+            eta = elapsed * (1 - fraction) / fraction if fraction > 0.02 else None
+            self._callback(Progress(name, stage_fraction, fraction, message, eta))
+
+        step(0, 1, "starting")
+        return step

@@ -1,0 +1,64 @@
+"""Every folder and limit of the server: one place, one sentence each, overridable by `PGB_*` variables.
+
+>>> get_settings().max_running_jobs
+1
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pgb_core.errors import SpecError
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pgb"
+
+
+def _setting(default: Any, sentence: str) -> Any:
+    """A dataclass field with its sentence of documentation; a callable default is called anew each time."""
+    if callable(default):
+        return field(default_factory=default, metadata={"sentence": sentence})
+    return field(default=default, metadata={"sentence": sentence})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved settings of this process. Paths are absolute; sizes are in the unit their name ends with."""
+
+    models_dir: Path = _setting(lambda: _ROOT / "models", "Folder whose subfolders are offered as checkpoints.")
+    runs_dir: Path = _setting(lambda: _ROOT / "runs", "Folder that holds one subfolder per run started from the app.")
+    cache_dir: Path = _setting(_user_cache, "Folder for what can be made again: demo weights, texts, demos.")
+    max_running_jobs: int = _setting(1, "Runs that compute at the same time; further ones wait their turn.")
+    max_queued_jobs: int = _setting(20, "Runs that may wait; one more is refused.")
+    max_parameters: int = _setting(400_000_000, "Largest checkpoint that is loaded, in parameters.")
+    max_calibration_samples: int = _setting(8192, "Most calibration samples a run may ask for.")
+    max_length: int = _setting(512, "Longest sequence a run may ask for, in tokens.")
+    max_recover_epochs: int = _setting(20, "Most epochs of recovery a run may ask for.")
+    cancel_grace_seconds: float = _setting(2.0, "Time a cancelled run gets to unwind before it is killed.")
+    threads: int = _setting(0, "CPU threads of a run; 0 takes all cores.")
+
+
+def get_settings() -> Settings:
+    """Settings from the defaults and the environment, e.g. `PGB_RUNS_DIR=/data/runs`.
+
+    Raises:
+        SpecError: a `PGB_*` variable does not parse as its setting's type.
+    """
+    values: dict[str, Any] = {}
+    for item in fields(Settings):
+        name = f"PGB_{item.name.upper()}"
+        text = os.environ.get(name)
+        if not text:
+            continue
+        kind = {"Path": Path, "int": int, "float": float}[str(item.type)]
+        try:
+            values[item.name] = Path(text).expanduser().resolve() if kind is Path else kind(text)
+        except ValueError as error:
+            raise SpecError(f"{name}={text!r} is not a valid {item.type}; unset it or give a number.") from error
+    return Settings(**values)

@@ -1,0 +1,107 @@
+"""PruneSpec: what to prune, how far and with what. Validated once, when it is made; no stage checks it again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pgb_core.errors import SpecError
+from pgb_core.settings import get_settings
+
+METHODS: dict[str, str] = {
+    "pgb": "Permutation and grouping: heads and neurons are gathered into groups that each read and write only "
+    "a part of the hidden state.",
+    "structured": "Classical structured pruning: whole heads and neurons are removed, no groups.",
+}
+"""Methods by name, each with the sentence that `--help` and the app show."""
+
+DEVICES = ("auto", "cpu", "cuda")
+IMPORTANCES: dict[str, str] = {
+    "compensated": "Optimal-brain-surgeon score of a weight, after the other weights have made up for its loss.",
+    "fisher": "Fisher score of a weight, with the other weights held fixed.",
+}
+
+
+@dataclass(frozen=True)
+class PruneSpec:
+    """One pruning run.
+
+    >>> PruneSpec(checkpoint="demo", task="bbc-news", sparsity=0.5).density
+    0.5
+
+    Raises:
+        SpecError: a value is out of range; the message names the field and the allowed range.
+    """
+
+    checkpoint: str
+    """`demo`, a folder, or a Hub id `owner/name`."""
+    task: str
+    """`bbc-news`, `csv`, `sst2` or `qnli`."""
+    sparsity: float
+    """Share of the encoder weights to remove, in [0, 1)."""
+    method: str = "pgb"
+    importance: str = "compensated"
+    recover_epochs: int = 0
+    """Epochs of ordinary re-finetuning after the refit; 0 skips recovery."""
+    seed: int = 0
+    device: str = "auto"
+    train_file: str | None = None
+    eval_file: str | None = None
+    calibration_samples: int = 1024
+    eval_samples: int | None = None
+    """Evaluation examples to use; None takes all of them."""
+    max_length: int | None = None
+    """Tokens per sequence; None takes the task's own default."""
+    latency: bool = True
+    """Whether to measure the latency of the dense and the pruned model."""
+
+    def __post_init__(self) -> None:
+        limits = get_settings()
+        _require(bool(self.checkpoint.strip()), "checkpoint is empty; give 'demo', a folder or a Hub id.")
+        _require(
+            0.0 <= self.sparsity < 1.0, f"sparsity {self.sparsity} is not in [0, 1); 0.5 removes half the weights."
+        )
+        _require(self.method in METHODS, f"unknown method {self.method!r}; choose one of {', '.join(METHODS)}.")
+        _require(
+            self.importance in IMPORTANCES,
+            f"unknown importance {self.importance!r}; choose one of {', '.join(IMPORTANCES)}.",
+        )
+        _require(self.device in DEVICES, f"unknown device {self.device!r}; choose one of {', '.join(DEVICES)}.")
+        _in_range("recover epochs", self.recover_epochs, 0, limits.max_recover_epochs)
+        _in_range("calibration samples", self.calibration_samples, 8, limits.max_calibration_samples)
+        _require(0 <= self.seed < 2**31, f"seed {self.seed} is not in 0..2147483647.")
+        if self.eval_samples is not None:
+            _require(self.eval_samples >= 1, f"eval samples {self.eval_samples} must be at least 1.")
+        if self.max_length is not None:
+            _in_range("max length", self.max_length, 8, limits.max_length)
+        if self.task == "csv":
+            _require(self.train_file is not None, "task csv needs --train-file with columns text[,text_pair],label.")
+        else:
+            _require(
+                self.train_file is None and self.eval_file is None,
+                f"--train-file and --eval-file belong to task csv, not to {self.task!r}.",
+            )
+
+    @property
+    def density(self) -> float:
+        """Share of the encoder weights to keep."""
+        return 1.0 - self.sparsity
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PruneSpec:
+        """The spec in `values`; keys that are not fields of a spec (what a run recorded beside it) are ignored."""
+        names = {item.name for item in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in names})
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise SpecError(message)
+
+
+def _in_range(name: str, value: int, low: int, high: int) -> None:
+    _require(low <= value <= high, f"{name} {value} is not in {low}..{high}.")
