@@ -1,0 +1,288 @@
+"""The command line: everything that the dashboard does, without it.
+
+    python -m pgb_core prune --checkpoint demo --task bbc-news --sparsity 0.5 --out runs/first
+
+The answer goes to stdout (with `--json` as one JSON document and nothing else), progress and errors go to stderr. What
+a user can cause ends with one line and exit code 2, a cancelled run with 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pgb_core import __version__, console, jobs, store
+from pgb_core.errors import JobCancelled, explain
+from pgb_core.settings import get_settings
+from pgb_core.spec import DEVICES, IMPORTANCES, METHODS, PruneSpec
+
+_USER_ERROR = 2
+_CANCELLED = 130
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found: `value` for programs, `text` for people."""
+
+    value: object
+    text: str
+
+
+# --- the commands --------------------------------------------------------------------------------------------------
+
+
+def demo(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Prepare the demo checkpoint of a task."""
+    from pgb_core.demo import prepare, summary
+
+    folder = prepare(args.task, printer.step("demo"))
+    return Answer(summary(args.task), str(folder))
+
+
+def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Prune a checkpoint into a run folder."""
+    if not args.queued:
+        store.withdraw_cancel(args.out)
+    with jobs.cancellable(args.out):
+        try:
+            spec = spec_from(args)
+            if args.queued:
+                jobs.wait_for_turn(args.out)
+            from pgb_core.pruner import prune as prune_checkpoint
+
+            result = prune_checkpoint(spec, args.out, printer.report)
+        except BaseException as error:
+            jobs.settle(args.out, error)
+            raise
+    return Answer(result, f"{console.describe_result(result)}\n{args.out}")
+
+
+def evaluate(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Score a dense or a pruned checkpoint."""
+    from pgb_core.evaluation import evaluate_checkpoint
+
+    score = evaluate_checkpoint(
+        args.checkpoint,
+        args.task,
+        train_file=args.train_file,
+        eval_file=args.eval_file,
+        eval_samples=args.eval_samples,
+        max_length=args.max_length,
+        device=args.device,
+        seed=args.seed,
+        step=printer.step("evaluation"),
+    )
+    return Answer(score, console.to_json(score))
+
+
+def latency(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Measure the latency of one checkpoint, or of two against each other."""
+    from pgb_core.evaluation import measure_checkpoints
+
+    measured = measure_checkpoints(
+        args.checkpoint,
+        against=args.against,
+        task=args.task,
+        batch=args.batch,
+        length=args.length,
+        threads=args.threads,
+        device=args.device,
+        step=printer.step("latency"),
+    )
+    return Answer(measured, console.describe_latency(measured))
+
+
+def runs(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """List, show or delete the runs of the dashboard."""
+    runs_dir = get_settings().runs_dir
+    if args.action == "list":
+        found = store.list_runs(runs_dir)
+        return Answer([_run_entry(run) for run in found], _run_table(found) or f"There are no runs in {runs_dir}.")
+    if args.action == "delete":
+        store.delete_run(runs_dir, args.id)
+        return Answer({"deleted": args.id}, f"Deleted run {args.id}.")
+    run = store.find_run(runs_dir, args.id)
+    value = {**_run_entry(run), "spec": run.spec, "result": run.result}
+    head = console.table([*_run_lines(run), ("folder", str(run.path))])
+    return Answer(value, head if run.result is None else f"{head}\n{console.describe_result(run.result)}")
+
+
+def _run_entry(run: store.Run) -> dict[str, Any]:
+    return {"id": run.id, "path": str(run.path), "status": asdict(run.status)}
+
+
+def _run_lines(run: store.Run) -> list[tuple[str, ...]]:
+    message = f" ({run.status.message})" if run.status.message and run.status.state != "done" else ""
+    spec = run.spec
+    return [
+        ("run", run.id),
+        ("state", f"{run.status.state}{message}"),
+        ("spec", f"{spec['checkpoint']}, {spec['task']}, {spec['method']}, {spec['sparsity']:.0%} to remove"),
+    ]
+
+
+def _run_table(found: Sequence[store.Run]) -> str:
+    if not found:
+        return ""
+    rows: list[tuple[str, ...]] = [("RUN", "STATE", "CHECKPOINT", "TASK", "METHOD", "SPARSITY", "SCORE")]
+    for run in found:
+        spec, score = run.spec, "-"
+        if run.result is not None:
+            scores = run.result["score"]
+            score = f"{scores['compensated'] if scores['recovered'] is None else scores['recovered']:.4f}"
+        sparsity = f"{spec['sparsity']:.0%}"
+        rows.append((run.id, run.status.state, spec["checkpoint"], spec["task"], spec["method"], sparsity, score))
+    return console.table(rows)
+
+
+# --- arguments -----------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_USER_ERROR, f"pgb: {message} (help: {self.prog} --help)\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of every command; `args.run` is the command's function."""
+    parser = _Parser(prog="python -m pgb_core", description="Prune BERT by permutation and grouping (PGB).")
+    parser.add_argument("--version", action="version", version=f"pgb_core {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        sub.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("demo", demo, "Fetch and fine-tune the demo checkpoint once; prints its folder.")
+    sub.add_argument("--task", default="bbc-news", help="task to fine-tune it on (default: %(default)s)")
+
+    sub = command("prune", prune, "Prune a checkpoint and measure what came out.")
+    _add_data_arguments(sub)
+    sub.add_argument("--sparsity", type=float, required=True, help="share of the encoder weights to remove, in [0, 1)")
+    sub.add_argument("--out", type=Path, required=True, help="run folder to write")
+    methods = "; ".join(f"{name}: {sentence}" for name, sentence in METHODS.items())
+    sub.add_argument("--method", choices=METHODS, default="pgb", help=f"{methods} (default: %(default)s)")
+    scores = "; ".join(f"{name}: {sentence}" for name, sentence in IMPORTANCES.items())
+    sub.add_argument(
+        "--importance", choices=IMPORTANCES, default="compensated", help=f"{scores} (default: %(default)s)"
+    )
+    sub.add_argument(
+        "--recover-epochs", type=int, default=0, help="epochs of re-finetuning after the refit (default: 0)"
+    )
+    sub.add_argument(
+        "--calibration-samples", type=int, default=1024, help="training samples to look at (default: 1024)"
+    )
+    sub.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency, or not")
+    sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)  # --out was made by jobs.submit
+
+    sub = command("evaluate", evaluate, "Score a dense or pruned checkpoint; prints the score as JSON.")
+    _add_data_arguments(sub)
+
+    sub = command("latency", latency, "Measure the latency of a dense or pruned checkpoint.")
+    sub.add_argument("--checkpoint", required=True, help="'demo', a folder or a Hub id owner/name")
+    sub.add_argument("--against", help="dense checkpoint to compare with")
+    sub.add_argument("--task", default="bbc-news", help="which demo checkpoint 'demo' means (default: %(default)s)")
+    sub.add_argument("--batch", type=_positive, default=8, help="sequences at a time (default: %(default)s)")
+    sub.add_argument("--length", type=_positive, default=128, help="tokens per sequence (default: %(default)s)")
+    sub.add_argument("--threads", type=_positive, help="CPU threads (default: all cores)")
+    _add_device(sub)
+
+    sub = command("runs", runs, "List, show or delete the runs that the dashboard keeps.")
+    sub.add_argument("action", nargs="?", choices=("list", "show", "delete"), default="list")
+    sub.add_argument("id", nargs="?", help="the run to show or delete")
+    return parser
+
+
+def _add_data_arguments(sub: argparse.ArgumentParser) -> None:
+    from pgb_core.tasks import TASKS
+
+    sub.add_argument("--checkpoint", required=True, help="'demo', a folder or a Hub id owner/name")
+    sub.add_argument("--task", required=True, choices=TASKS, help="the dataset and its metric")
+    sub.add_argument("--train-file", help="CSV or Parquet with columns text[,text_pair],label (task csv)")
+    sub.add_argument("--eval-file", help="the same to evaluate on; without it a fifth of the training file is held out")
+    sub.add_argument("--eval-samples", type=_positive, help="evaluation examples to use (default: all)")
+    sub.add_argument("--max-length", type=_positive, help="tokens per sequence (default: the task's)")
+    sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    _add_device(sub)
+
+
+def _add_device(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--device", choices=DEVICES, default="auto", help="where to compute (default: auto)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+_positive.__name__ = "whole number"  # argparse calls a value that does not parse an "invalid <name> value"
+
+
+def spec_from(args: argparse.Namespace) -> PruneSpec:
+    """The spec that the arguments of `prune` describe.
+
+    Raises:
+        SpecError: a value is out of range.
+    """
+    return PruneSpec(**{item.name: getattr(args, item.name) for item in fields(PruneSpec)})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.run is runs and args.action != "list" and args.id is None:
+        parser.error(f"runs {args.action} needs the id of a run; 'runs list' shows them")
+    _quiet_libraries(queued=getattr(args, "queued", False))
+    printer = console.ProgressPrinter(sys.stderr)
+    try:
+        with console.only_the_answer_on_stdout():
+            answer = args.run(args, printer)
+    except (Exception, KeyboardInterrupt) as error:
+        line = explain(error)
+        if line is None:
+            raise
+        printer.close()
+        print(f"pgb: {line}", file=sys.stderr)
+        return _CANCELLED if isinstance(error, JobCancelled | KeyboardInterrupt) else _USER_ERROR
+    printer.close()
+    return _print(console.to_json(answer.value) if args.json else answer.text)
+
+
+def _print(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `| head` has read enough; nothing must be flushed into the pipe at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
+
+
+def _quiet_libraries(queued: bool) -> None:
+    """Libraries speak up from warnings on; our own log goes to stderr in a run's own process only."""
+    for name, value in (
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
+    ):
+        os.environ.setdefault(name, value)
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("pgb_core").setLevel(logging.INFO if queued else logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

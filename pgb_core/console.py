@@ -1,0 +1,135 @@
+"""What the command line shows: progress on stderr, an answer on stdout, and results in words."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TextIO
+
+from pgb_core.progress import Progress, Step
+
+
+class ProgressPrinter:
+    """Progress on `stream`: one line that is written anew on a terminal, else a line a second at most."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._terminal = stream.isatty()
+        self._next = 0.0
+        self._open = False
+
+    def report(self, progress: Progress) -> None:
+        """Show the progress of a run."""
+        self._show(str(progress))
+
+    def step(self, name: str) -> Step:
+        """A step function that shows the progress of one piece of work called `name`."""
+
+        def step(done: int, total: int, message: str = "") -> None:
+            self._show(f"[{min(1.0, done / max(total, 1)):4.0%}] {name}{': ' if message else ''}{message}")
+
+        return step
+
+    def close(self) -> None:
+        """End the line on a terminal; what is printed next begins a new one."""
+        if self._open:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._open = False
+
+    def _show(self, line: str) -> None:
+        now = self._clock()
+        if now < self._next:
+            return
+        self._next = now + (0.1 if self._terminal else 1.0)
+        if self._terminal:
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write(f"\r\x1b[2K{line[:width]}")
+            self._open = True
+        else:
+            self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+
+@contextlib.contextmanager
+def only_the_answer_on_stdout() -> Iterator[None]:
+    """Inside, whatever a library or a child process prints on stdout goes to stderr."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def to_json(value: object) -> str:
+    """`value` as one JSON document, never with NaN."""
+    return json.dumps(value, indent=2, allow_nan=False)
+
+
+def describe_result(result: Mapping[str, Any]) -> str:
+    """The result of a run in a few aligned lines."""
+    sparsity, parameters, score = result["sparsity"], result["parameters"], result["score"]
+    rows: list[tuple[str, ...]] = [
+        ("removed", f"{sparsity['achieved']:.2%} of the encoder weights (asked for {sparsity['target']:.2%})"),
+        (score["metric"], describe_score(score)),
+        ("parameters", _ratio(parameters["dense"], parameters["pruned"], _millions)),
+        ("FLOPs", _ratio(result["flops"]["dense"], result["flops"]["pruned"], _billions)),
+        ("file size", _ratio(result["bytes"]["dense"], result["bytes"]["pruned"], _megabytes)),
+    ]
+    if result["latency"] is not None:
+        rows.append(("latency", describe_latency(result["latency"])))
+    rows.append(("took", f"{result['seconds']['total']:.0f} s"))
+    return table(rows)
+
+
+def describe_score(score: Mapping[str, Any]) -> str:
+    """The scores that were measured, in the order of the stages, with their standard errors."""
+    errors = score.get("standard_error") or {}
+    parts = []
+    for stage in ("dense", "masked", "compensated", "recovered"):
+        if score.get(stage) is not None:
+            error = f" ±{errors[stage]:.4f}" if errors.get(stage) is not None else ""
+            parts.append(f"{stage} {score[stage]:.4f}{error}")
+    return f"{', '.join(parts)} on {score['samples']} examples"
+
+
+def describe_latency(latency: Mapping[str, Any]) -> str:
+    """Measured latency, of two models where two were measured."""
+    models = [f"{name} {latency[name]['median_ms']:.1f} ms" for name in ("dense", "pruned") if latency.get(name)]
+    speedup = f", {latency['speedup']:.2f}x as fast" if latency.get("speedup") is not None else ""
+    ideal = f" (ideal {latency['ideal_speedup']:.2f}x)" if speedup and latency.get("ideal_speedup") is not None else ""
+    place = f"batch {latency['batch']} of {latency['length']} tokens, {latency['threads']} threads, {latency['device']}"
+    return f"{', '.join(models)}{speedup}{ideal}; {place}"
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """`rows` as text in aligned columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _ratio(dense: float, pruned: float, show: Callable[[float], str]) -> str:
+    return f"{show(dense)} -> {show(pruned)} ({pruned / dense:.1%})"
+
+
+def _millions(value: float) -> str:
+    return f"{value / 1e6:.2f} M"
+
+
+def _billions(value: float) -> str:
+    return f"{value / 1e9:.2f} G"
+
+
+def _megabytes(value: float) -> str:
+    return f"{value / 1e6:.1f} MB"

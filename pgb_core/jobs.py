@@ -1,0 +1,246 @@
+"""Runs in the background: each is a detached `python -m pgb_core prune` that writes its own run folder.
+
+The process that submits a run may end or be restarted: what it started goes on, because everything that anybody has to
+know is in the run folder. Turns are taken by a rule that needs no server: a run computes when fewer than
+`max_running_jobs` active runs were submitted before it. A run is cancelled by a note in its folder, which the run
+itself looks for; whoever asked kills it when it has not stopped in time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from types import FrameType
+
+import psutil
+from filelock import FileLock
+
+from pgb_core import store
+from pgb_core.errors import JobCancelled, JobRejected, RunError, explain
+from pgb_core.settings import get_settings
+from pgb_core.spec import PruneSpec
+
+_PACKAGE_PARENT = Path(__file__).resolve().parent.parent
+_TURN_SECONDS = 0.25
+_WATCH_SECONDS = 0.2
+_LOCK_SECONDS = 20.0
+
+CommandBuilder = Callable[[PruneSpec, Path], Sequence[str]]
+"""Makes the command line of a run's process from its spec and its folder."""
+
+
+def prune_arguments(spec: PruneSpec) -> list[str]:
+    """`spec` as arguments of `python -m pgb_core prune`.
+
+    >>> prune_arguments(PruneSpec("demo", "bbc-news", 0.5))[:3]
+    ['--checkpoint=demo', '--task=bbc-news', '--sparsity=0.5']
+    """
+    arguments = []
+    for item in fields(spec):
+        flag, value = item.name.replace("_", "-"), getattr(spec, item.name)
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            arguments.append(f"--{flag}={value}")
+    return arguments
+
+
+def prune_command(spec: PruneSpec, run_dir: Path) -> list[str]:
+    """The command line of the process that runs `spec` in `run_dir` when its turn has come."""
+    return [sys.executable, "-m", "pgb_core", "prune", *prune_arguments(spec), f"--out={run_dir}", "--queued"]
+
+
+# --- the side that starts runs -------------------------------------------------------------------------------------
+
+
+def submit(spec: PruneSpec, command: CommandBuilder = prune_command) -> str:
+    """Start `spec` in the background and return the id of its run, a folder of `settings.runs_dir`.
+
+    Raises:
+        JobRejected: too many runs wait already, or the run's folder or process cannot be made.
+    """
+    settings = get_settings()
+    runs_dir = settings.runs_dir
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        with _turnstile(runs_dir):
+            if len(store.list_active(runs_dir)) >= settings.max_running_jobs + settings.max_queued_jobs:
+                raise JobRejected(
+                    f"{settings.max_queued_jobs} runs are waiting already; try again when one has ended, or cancel one."
+                )
+            run_dir = store.new_run(runs_dir)
+            try:
+                process = _start(spec, run_dir, command(spec, run_dir))
+            except BaseException:
+                shutil.rmtree(run_dir, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise JobRejected(f"The run cannot be started: {explain(error)}") from error
+    # a child that nobody waits for stays as a zombie for as long as this process lives
+    threading.Thread(target=process.wait, daemon=True, name=f"reaper of {run_dir.name}").start()
+    return run_dir.name
+
+
+def _start(spec: PruneSpec, run_dir: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    store.write_json(run_dir / "spec.json", spec.to_dict())
+    status = store.Status(message="starting", created=time.time())
+    store.write_status(run_dir, status)
+    path = os.pathsep.join(filter(None, [str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
+    with store.log_file(run_dir).open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # neither a closed terminal nor the end of the server reaches it
+            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+        )
+    store.write_status(run_dir, store.owned_by(status, process.pid))
+    return process
+
+
+def cancel(run_dir: Path, wait: bool = True) -> None:
+    """Ask the run in `run_dir` to stop, and kill it when it has not after `settings.cancel_grace_seconds`.
+
+    A run that has ended stays as it is. With `wait` the run has ended when this returns; without, a thread sees to it.
+
+    Raises:
+        RunError: `run_dir` is not a run.
+    """
+    grace = get_settings().cancel_grace_seconds
+    if not store.read_status(run_dir).active:
+        return
+    store.request_cancel(run_dir)
+    if wait:
+        _see_to_the_end(run_dir, grace)
+    else:
+        threading.Thread(target=_see_to_the_end, args=(run_dir, grace), daemon=True).start()
+
+
+def _see_to_the_end(run_dir: Path, grace: float) -> None:
+    deadline = time.monotonic() + grace
+    with contextlib.suppress(RunError):  # deleted meanwhile: then it had ended
+        while store.read_status(run_dir).active and time.monotonic() < deadline:
+            time.sleep(0.05)
+        status = store.recorded_status(run_dir)
+        if status.active and status.pid is None:  # just being started: it has its process when the lock is free
+            with _turnstile(run_dir.parent):
+                status = store.recorded_status(run_dir)
+        process = store.find_process(status)
+        if status.active and process is not None:
+            _kill(process)
+        _close(run_dir, "cancelled", "Cancelled.")
+
+
+def _kill(process: psutil.Process) -> None:
+    """Kill `process`, with its children where it leads a group of its own, and wait until it is gone."""
+    with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+        if os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        for _ in range(100):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return
+            time.sleep(0.05)
+
+
+def queue_position(run_dir: Path) -> int:
+    """How many active runs were submitted before the one in `run_dir`; 0 when it has ended."""
+    names = [path.name for path, _ in store.list_active(run_dir.parent)]
+    return names.index(run_dir.name) if run_dir.name in names else 0
+
+
+# --- the side of the run itself ------------------------------------------------------------------------------------
+
+
+def wait_for_turn(run_dir: Path) -> None:
+    """Return when the run in `run_dir`, which is this process, may compute; its status says running then.
+
+    Raises:
+        JobCancelled: the run was cancelled while it waited (inside `cancellable`).
+        RunError: the run's folder has gone.
+    """
+    limit = get_settings().max_running_jobs
+    told = -1
+    while True:
+        with _turnstile(run_dir.parent):
+            status = store.this_process(store.recorded_status(run_dir))
+            before = queue_position(run_dir)
+            if before < limit:
+                started = replace(status, state="running", message="starting", started=time.time())
+                store.write_status(run_dir, started)
+                return
+            if before != told:
+                runs = "1 run" if before == 1 else f"{before} runs"
+                store.write_status(run_dir, replace(status, message=f"waiting: {runs} before this one"))
+                told = before
+        time.sleep(_TURN_SECONDS)
+
+
+@contextlib.contextmanager
+def cancellable(run_dir: Path) -> Iterator[None]:
+    """Inside, a cancel of the run in `run_dir`, SIGTERM and Ctrl-C raise JobCancelled. Only for the main thread.
+
+    Only the first of them raises: what follows must not disturb the unwinding.
+    """
+    main = threading.main_thread().ident
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_WATCH_SECONDS):
+            if store.cancel_requested(run_dir):
+                if main is not None:
+                    signal.pthread_kill(main, signal.SIGTERM)  # to that thread: it may be asleep
+                return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in previous:
+            signal.signal(each, signal.SIG_IGN)
+        raise JobCancelled("The run was cancelled.")
+
+    previous = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    for each in previous:
+        signal.signal(each, stop)
+    watcher = threading.Thread(target=watch, daemon=True, name="watches for a cancel")
+    watcher.start()
+    try:
+        yield
+    finally:
+        for each in previous:
+            signal.signal(each, signal.SIG_IGN)
+        ended.set()
+        watcher.join()
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+
+def settle(run_dir: Path, error: BaseException) -> None:
+    """Record how the run in `run_dir`, if it is this process and has not done so itself, came to its end."""
+    with contextlib.suppress(RunError, OSError):  # a full disk: then the missing process tells that the run failed
+        if store.recorded_status(run_dir).pid == os.getpid():
+            cancelled = isinstance(error, JobCancelled)
+            message = explain(error) or f"An unexpected error ended the run ({type(error).__name__}); see its log."
+            _close(run_dir, "cancelled" if cancelled else "failed", message)
+
+
+def _close(run_dir: Path, state: store.State, message: str) -> None:
+    status = store.recorded_status(run_dir)
+    if status.active:
+        store.write_status(
+            run_dir, replace(status, state=state, message=message, finished=time.time(), eta_seconds=None)
+        )
+
+
+def _turnstile(runs_dir: Path) -> FileLock:
+    """Held while runs are counted and one of them is let in, so that two processes never count at once."""
+    return FileLock(runs_dir / ".queue.lock", timeout=_LOCK_SECONDS)
