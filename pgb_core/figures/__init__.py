@@ -1,0 +1,1 @@
+"""Plotly figures of results: pure functions, no Streamlit, each at most a megabyte of JSON."""

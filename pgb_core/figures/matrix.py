@@ -1,0 +1,216 @@
+"""One matrix before, permuted and pruned: a pooled overview, an exact window, and the table of its groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from pgb_core.figures.pooling import pool
+from pgb_core.figures.style import BADGE, GRID, OUTLINE, RISING, SIGNED, frame, symmetric_limit
+from pgb_core.layout import IntArray
+from pgb_core.store import MatrixView
+
+Stage = Literal["original", "permuted", "pruned"]
+Color = Literal["weight", "importance"]
+STAGES: dict[Stage, str] = {
+    "original": "Original order",
+    "permuted": "Permuted",
+    "pruned": "Pruned",
+}
+WINDOW = 256
+DECADES = 4
+"""Importance is drawn on a logarithmic scale of this many decades below the matrix's largest value."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """What one heatmap shows: `values` (rows, columns) in drawing order; NaN is removed and stays blank."""
+
+    values: NDArray[np.float32]
+    row_order: IntArray
+    column_order: IntArray
+
+
+def panel(view: MatrixView, stage: Stage, color: Color) -> Panel | None:
+    """The values of one stage of `view`; None when they need the dense weights and those are gone."""
+    layout = view.layout
+    if stage == "original":
+        rows, columns = np.arange(layout.rows), np.arange(layout.columns)
+    else:
+        rows, columns = layout.row_order(), layout.column_order()
+    source = view.importance if color == "importance" else view.pruned if stage == "pruned" else view.dense
+    if source is None:
+        return None
+    if stage == "pruned":
+        source = np.where(layout.mask(), source, np.float32(np.nan))
+    return Panel(source[np.ix_(rows, columns)], rows, columns)
+
+
+def weight_limit(view: MatrixView) -> float:
+    """The one color range of all stages of `view`, so that before and after can be compared by eye."""
+    if view.dense is not None:
+        return symmetric_limit(view.dense)
+    kept = view.pruned[view.layout.mask()]
+    return symmetric_limit(kept) if kept.size else 1.0
+
+
+def overview(view: MatrixView, stage: Stage, color: Color) -> go.Figure | None:
+    """The whole matrix, pooled to cells; outlines and one numbered marker per group unless in original order.
+
+    A marker carries its group's number (from 1) as customdata: it is what a click selects.
+    """
+    shown = panel(view, stage, color)
+    if shown is None:
+        return None
+    pooled = pool(shown.values, "mean" if color == "importance" else "extreme")
+    rows, columns = pooled.row_step, pooled.column_step
+    cell = "" if pooled.exact else f"<br>cell of {rows} x {columns}: {_pooling(color)}"
+    figure = go.Figure(
+        go.Heatmap(
+            z=_drawn(pooled.cells, color),
+            y0=(rows - 1) / 2,
+            dy=rows,
+            x0=(columns - 1) / 2,
+            dx=columns,
+            hovertemplate=f"row %{{y:.0f}}, column %{{x:.0f}}<br>{_value(color)}{cell}<extra></extra>",
+            **_colors(color, weight_limit(view)),
+        )
+    )
+    if stage != "original":
+        figure.add_traces(_groups(view))
+    return _axes(figure, view.layout.rows, view.layout.columns, 430, permuted=stage != "original")
+
+
+def window(view: MatrixView, stage: Stage, color: Color, first_row: int, first_column: int) -> go.Figure | None:
+    """At most 256 x 256 exact entries from (first_row, first_column) on; the hover names both index systems."""
+    shown = panel(view, stage, color)
+    if shown is None:
+        return None
+    rows = slice(first_row, min(first_row + WINDOW, view.layout.rows))
+    columns = slice(first_column, min(first_column + WINDOW, view.layout.columns))
+    values = shown.values[rows, columns]
+    original = np.empty((*values.shape, 2), dtype=np.int16 if max(view.layout.mask().shape) < 2**15 else np.int32)
+    original[..., 0] = shown.row_order[rows, None]
+    original[..., 1] = shown.column_order[None, columns]
+    figure = go.Figure(
+        go.Heatmap(
+            z=_drawn(values, color),
+            y0=rows.start,
+            dy=1,
+            x0=columns.start,
+            dx=1,
+            customdata=original,
+            hovertemplate="drawn at row %{y}, column %{x}<br>original row %{customdata[0]}, column %{customdata[1]}"
+            f"<br>{_value(color)}<extra></extra>",
+            **_colors(color, weight_limit(view)),
+        )
+    )
+    if stage != "original":
+        outline = _outline(view)
+        outline.line.width = 2
+        figure.add_trace(outline)
+    _axes(figure, view.layout.rows, view.layout.columns, 560, permuted=stage != "original")
+    figure.update_yaxes(range=[rows.stop - 0.5, rows.start - 0.5])
+    figure.update_xaxes(range=[columns.start - 0.5, columns.stop - 0.5])
+    return figure
+
+
+def group_table(view: MatrixView) -> list[dict[str, Any]]:
+    """One row per group, numbered from 1: rows, columns, weights, share of the matrix, kept importance."""
+    layout = view.layout
+    return [
+        {
+            "group": g + 1,
+            "rows": len(rows),
+            "columns": len(columns),
+            "weights": len(rows) * len(columns),
+            "density": len(rows) * len(columns) / (layout.rows * layout.columns),
+            "kept_importance": kept,
+        }
+        for g, (rows, columns, kept) in enumerate(
+            zip(layout.row_groups, layout.column_groups, view.kept_importance, strict=True)
+        )
+    ]
+
+
+def group_origin(view: MatrixView, group: int) -> tuple[int, int]:
+    """First drawn (row, column) of group `group`, numbered from 1, in permuted order."""
+    layout = view.layout
+    before = slice(0, group - 1)
+    return sum(map(len, layout.row_groups[before])), sum(map(len, layout.column_groups[before]))
+
+
+def _colors(color: Color, limit: float) -> dict[str, Any]:
+    bar: dict[str, Any] = {"orientation": "h", "thickness": 8, "y": 1.0, "yanchor": "bottom", "xpad": 0, "ypad": 6}
+    bar["ticklabeloverflow"] = "allow"
+    if color == "importance":
+        ticks = list(range(-DECADES, 1))
+        labels = [f"≤ 10<sup>{ticks[0]}</sup>", *(f"10<sup>{t}</sup>" for t in ticks[1:-1]), "1"]
+        bar |= {"tickvals": ticks, "ticktext": labels}
+        return {"colorscale": RISING, "zmin": -DECADES, "zmax": 0, "colorbar": bar}
+    labels = [f"≤ {-limit:.2g}", f"{-limit / 2:.2g}", "0", f"{limit / 2:.2g}", f"≥ {limit:.2g}"]
+    bar |= {"tickvals": [-limit, -limit / 2, 0.0, limit / 2, limit], "ticktext": labels}
+    return {"colorscale": SIGNED, "zmin": -limit, "zmax": limit, "colorbar": bar}
+
+
+def _drawn(values: NDArray[np.float32], color: Color) -> NDArray[np.float32]:
+    if color == "weight":
+        return values
+    return np.log10(np.maximum(values, np.float32(10.0**-DECADES)))
+
+
+def _value(color: Color) -> str:
+    return "weight %{z:.4f}" if color == "weight" else "importance 10<sup>%{z:.2f}</sup> of the largest"
+
+
+def _pooling(color: Color) -> str:
+    return "its largest weight by magnitude" if color == "weight" else "its mean"
+
+
+def _groups(view: MatrixView) -> list[go.Scatter]:
+    origins = [group_origin(view, g + 1) for g in range(len(view.layout.row_groups))]
+    blocks = zip(origins, view.layout.row_groups, view.layout.column_groups, strict=True)
+    centers = [(top + (len(r) - 1) / 2, left + (len(c) - 1) / 2) for (top, left), r, c in blocks]
+    numbers = [str(g + 1) for g in range(len(centers))]
+    markers = go.Scatter(
+        x=[column for _, column in centers],
+        y=[row for row, _ in centers],
+        mode="markers+text",
+        text=numbers,
+        customdata=[[g + 1] for g in range(len(centers))],
+        textfont={"color": "white", "size": 11},
+        marker={"size": 20, "color": BADGE, "line": {"color": "white", "width": 1.5}},
+        selected={"marker": {"color": OUTLINE}},
+        unselected={"marker": {"opacity": 1}},
+        hovertemplate="group %{text}: click to select<extra></extra>",
+        showlegend=False,
+    )
+    return [_outline(view), markers]
+
+
+def _outline(view: MatrixView) -> go.Scatter:
+    """All group rectangles as one trace, separated by gaps."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for g, (rows, columns) in enumerate(zip(view.layout.row_groups, view.layout.column_groups, strict=True)):
+        top, left = group_origin(view, g + 1)
+        bottom, right = top + len(rows), left + len(columns)
+        x += [left - 0.5, right - 0.5, right - 0.5, left - 0.5, left - 0.5, None]
+        y += [top - 0.5, top - 0.5, bottom - 0.5, bottom - 0.5, top - 0.5, None]
+    return go.Scatter(x=x, y=y, mode="lines", line={"color": OUTLINE, "width": 1.5}, hoverinfo="skip", showlegend=False)
+
+
+def _axes(figure: go.Figure, rows: int, columns: int, height: int, *, permuted: bool) -> go.Figure:
+    order = "permuted" if permuted else "original"
+    frame(figure, height=height, x=f"{order} column (input)", y=f"{order} row (output)")
+    figure.update_layout(margin={"t": 44})
+    figure.update_xaxes(range=[-0.5, columns - 0.5], showgrid=False, constrain="domain")
+    figure.update_yaxes(range=[rows - 0.5, -0.5], showgrid=False)  # row 0 on top
+    border = {"showline": True, "mirror": True, "linewidth": 1, "linecolor": GRID}  # what is blank belongs to it too
+    figure.update_xaxes(border)
+    figure.update_yaxes(border)
+    return figure

@@ -1,0 +1,48 @@
+"""Level of detail: a big matrix reduced to cells that a browser can draw and a page can afford."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_ROWS = 512
+MAX_COLUMNS = 256
+How = Literal["extreme", "mean"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """`cells` (r, c) float32, each standing for up to `row_step` x `column_step` entries; NaN where all are NaN."""
+
+    cells: NDArray[np.float32]
+    row_step: int
+    column_step: int
+
+    @property
+    def exact(self) -> bool:
+        """Whether a cell is one entry."""
+        return self.row_step == self.column_step == 1
+
+
+def pool(values: NDArray[np.float32], how: How, max_rows: int = MAX_ROWS, max_columns: int = MAX_COLUMNS) -> Pooled:
+    """Reduce `values` (rows, columns) to at most `max_rows` x `max_columns` cells.
+
+    "extreme" keeps the entry of the largest magnitude with its sign, "mean" averages; NaN entries do not count.
+    """
+    rows, columns = values.shape
+    row_step, column_step = -(-rows // max_rows), -(-columns // max_columns)
+    padding = (-rows % row_step, -columns % column_step)
+    padded = np.pad(values.astype(np.float32), [(0, padding[0]), (0, padding[1])], constant_values=np.nan)
+    tiles = padded.reshape(padded.shape[0] // row_step, row_step, -1, column_step).transpose(0, 2, 1, 3)
+    blocks = tiles.reshape(*tiles.shape[:2], -1)  # (r, c, entries of a cell)
+    known = ~np.isnan(blocks)
+    filled = np.where(known, blocks, np.float32(0))
+    if how == "extreme":
+        place = np.abs(filled).argmax(axis=2)
+        cells = np.take_along_axis(filled, place[:, :, None], axis=2)[:, :, 0]
+    else:
+        cells = filled.sum(axis=2) / np.maximum(known.sum(axis=2), 1)
+    return Pooled(np.where(known.any(axis=2), cells, np.nan).astype(np.float32), row_step, column_step)

@@ -1,0 +1,42 @@
+"""What all figures share: colors, frame, and the scale of signed values."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+SIGNED = ["#08407e", "#2f7ab5", "#9ccae1", "#f4f4f2", "#f9b780", "#d9662b", "#7f2704"]
+"""Blue, neutral, orange: told apart with every common color blindness; zero is in the middle."""
+RISING = "Cividis"
+DENSITY = ["#d6ebf2", "#8ac6da", "#3d97b4", "#1f6f8b", "#0f4a60"]
+KINDS = {"attention": "#2f7ab5", "feed_forward": "#d9662b"}
+METHODS = {"pgb": "#2f7ab5", "structured": "#d9662b"}
+OTHER = "#7b6aa8"
+DENSE = "#5d6b75"
+OUTLINE = "#0a9a73"
+"""Group outlines: visible on light and dark ground and between blue and orange."""
+BADGE = "#17232b"
+GRID = "rgba(128,140,150,0.25)"
+
+
+def frame(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = False) -> go.Figure:
+    """Give `figure` the common margins, axis titles and grid; returns it."""
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        showlegend=legend,
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "title": ""},
+        dragmode="zoom",
+        hoverlabel={"align": "left"},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )
+    figure.update_xaxes(title=x, automargin=True, gridcolor=GRID, zeroline=False)
+    figure.update_yaxes(title=y, automargin=True, gridcolor=GRID, zeroline=False)
+    return figure
+
+
+def symmetric_limit(values: NDArray[np.float32]) -> float:
+    """Where the color scale of signed `values` saturates: the 99.5th percentile of the magnitude, never 0."""
+    return float(np.quantile(np.abs(values), 0.995)) or 1.0

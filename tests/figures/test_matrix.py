@@ -1,0 +1,142 @@
+import json
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from pgb_core.figures import matrix
+from pgb_core.figures.matrix import Color, Stage
+from pgb_core.layout import MatrixLayout
+from pgb_core.store import MatrixView
+
+MEGABYTE = 1_000_000
+STAGES: tuple[Stage, ...] = get_args(Stage)
+COLORS: tuple[Color, ...] = get_args(Color)
+
+
+def make_view(rows: int, columns: int, groups: int = 4, *, dense: bool = True, seed: int = 0) -> MatrixView:
+    """A view whose groups take half of the shuffled rows and three quarters of the shuffled columns."""
+    rng = np.random.default_rng(seed)
+    kept_rows = np.array_split(rng.permutation(rows)[: rows // 2], groups)
+    kept_columns = np.array_split(rng.permutation(columns)[: 3 * columns // 4], groups)
+    layout = MatrixLayout("query", rows, columns, tuple(kept_rows), tuple(kept_columns))
+    weights = rng.standard_normal((rows, columns)).astype(np.float32)
+    importance = rng.random((rows, columns), dtype=np.float32)
+    pruned = np.where(layout.mask(), 2 * weights, np.float32(0))
+    return MatrixView(layout, pruned, importance, (0.2,) * groups, weights if dense else None)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3072, 768), (768, 3072), (768, 768), (1536, 384)])
+@pytest.mark.parametrize("color", COLORS)
+def test_payloads_stay_within_the_budget_of_a_chart_and_of_a_page(rows: int, columns: int, color: Color) -> None:
+    view = make_view(rows, columns)
+    overviews = [matrix.overview(view, stage, color) for stage in STAGES]
+    exact = matrix.window(view, "permuted", color, 0, 0)
+    sizes = [len(figure.to_json()) for figure in (*overviews, exact) if figure is not None]
+    assert len(sizes) == 4
+    assert max(sizes) <= MEGABYTE
+    assert sum(sizes) <= 5 * MEGABYTE
+
+
+def test_permuted_pruned_matrix_is_block_diagonal_and_holds_the_kept_weights() -> None:
+    view = make_view(40, 32)
+    shown = matrix.panel(view, "pruned", "weight")
+    assert shown is not None
+    expected = np.full((40, 32), np.nan, dtype=np.float32)
+    for g, (rows, columns) in enumerate(zip(view.layout.row_groups, view.layout.column_groups, strict=True)):
+        top, left = matrix.group_origin(view, g + 1)
+        expected[top : top + len(rows), left : left + len(columns)] = view.pruned[np.ix_(rows, columns)]
+    np.testing.assert_array_equal(shown.values, expected)
+
+
+def test_permuted_matrix_holds_the_same_weights_as_the_original() -> None:
+    view = make_view(40, 32)
+    shown = matrix.panel(view, "permuted", "weight")
+    assert shown is not None
+    assert view.dense is not None
+    back = np.empty_like(shown.values)
+    back[np.ix_(shown.row_order, shown.column_order)] = shown.values
+    np.testing.assert_array_equal(back, view.dense)
+
+
+def test_all_stages_share_one_symmetric_color_range() -> None:
+    view = make_view(64, 48)
+    figures = [matrix.overview(view, stage, "weight") for stage in STAGES]
+    figures.append(matrix.window(view, "pruned", "weight", 0, 0))
+    ranges = {(figure.data[0].zmin, figure.data[0].zmax) for figure in figures if figure is not None}
+    assert len(ranges) == 1
+    low, high = ranges.pop()
+    assert low == -high < 0
+
+
+@pytest.mark.parametrize("stage", ["permuted", "pruned"])
+def test_window_names_the_original_indices_of_each_weight(stage: Stage) -> None:
+    view = make_view(600, 300)
+    figure = matrix.window(view, stage, "weight", 100, 30)
+    assert figure is not None
+    heatmap = figure.data[0]
+    source = view.dense if stage == "permuted" else view.pruned
+    assert source is not None
+    assert heatmap.z.shape == (256, 256)
+    known = ~np.isnan(heatmap.z)
+    rows, columns = heatmap.customdata[..., 0], heatmap.customdata[..., 1]
+    np.testing.assert_array_equal(heatmap.z[known], source[rows, columns][known])
+    assert (heatmap.y0, heatmap.x0) == (100, 30)
+    order = view.layout.row_order()
+    np.testing.assert_array_equal(rows[:, 0], order[100:356])
+
+
+def test_window_stops_at_the_border() -> None:
+    figure = matrix.window(make_view(40, 300), "original", "importance", 0, 200)
+    assert figure is not None
+    assert figure.data[0].z.shape == (40, 100)
+
+
+def test_row_zero_is_on_top_and_groups_are_outlined_and_numbered() -> None:
+    view = make_view(40, 32, groups=3)
+    figure = matrix.overview(view, "pruned", "weight")
+    assert figure is not None
+    low, high = figure.layout.yaxis.range
+    assert low > high
+    outline, markers = figure.data[1], figure.data[2]
+    assert [x for x in outline.x if x is None] == [None] * 3
+    assert [entry[0] for entry in markers.customdata] == [1, 2, 3]
+    for g, (x, y) in enumerate(zip(markers.x, markers.y, strict=True)):
+        top, left = matrix.group_origin(view, g + 1)
+        assert top <= y < top + len(view.layout.row_groups[g])
+        assert left <= x < left + len(view.layout.column_groups[g])
+
+
+def test_without_dense_weights_only_what_needs_them_is_missing() -> None:
+    view = make_view(16, 16, dense=False)
+    assert matrix.overview(view, "permuted", "weight") is None
+    assert matrix.window(view, "original", "weight", 0, 0) is None
+    assert matrix.overview(view, "pruned", "weight") is not None
+    assert matrix.overview(view, "original", "importance") is not None
+
+
+def test_a_dropped_matrix_can_be_drawn() -> None:
+    view = MatrixView(
+        MatrixLayout("query", 8, 8, (), ()), np.zeros((8, 8), np.float32), np.ones((8, 8), np.float32), (), None
+    )
+    figure = matrix.overview(view, "pruned", "weight")
+    assert figure is not None
+    assert np.isnan(figure.data[0].z).all()
+    assert matrix.group_table(view) == []
+
+
+def test_group_table_counts_every_kept_weight_once() -> None:
+    view = make_view(40, 32)
+    table = matrix.group_table(view)
+    assert [row["group"] for row in table] == [1, 2, 3, 4]
+    assert sum(row["weights"] for row in table) == view.layout.kept == view.layout.mask().sum()
+    assert sum(row["density"] for row in table) == pytest.approx(view.layout.density)
+    assert [row["kept_importance"] for row in table] == [0.2] * 4
+
+
+def test_arrays_are_sent_in_binary() -> None:
+    figure = matrix.window(make_view(64, 64), "permuted", "weight", 0, 0)
+    assert figure is not None
+    heatmap: dict[str, Any] = json.loads(figure.to_json())["data"][0]
+    assert heatmap["z"]["dtype"] == "f4"
+    assert heatmap["customdata"]["dtype"] == "i2"

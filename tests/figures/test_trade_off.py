@@ -1,0 +1,89 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgb_core.figures import trade_off
+from pgb_core.figures.trade_off import Point
+
+
+def result(*, latency: bool = True, recovered: float | None = None) -> dict[str, Any]:
+    return {
+        "method": "pgb",
+        "sparsity": {"target": 0.5, "achieved": 0.501},
+        "parameters": {"dense": 20_000_000, "pruned": 15_000_000},
+        "flops": {"dense": 2e9, "pruned": 1e9, "batch": 1, "length": 128},
+        "bytes": {"dense": 80_000_000, "pruned": 60_000_000},
+        "score": {
+            "metric": "accuracy",
+            "dense": 0.97,
+            "compensated": 0.95,
+            "recovered": recovered,
+            "standard_error": {"dense": 0.01, "compensated": 0.02, "recovered": 0.015},
+        },
+        "latency": {
+            "dense": {"median_ms": 100.0},
+            "pruned": {"median_ms": 60.0},
+            "device": "cpu",
+            "threads": 2,
+            "batch": 8,
+            "length": 128,
+            "dtype": "float32",
+        }
+        if latency
+        else None,
+    }
+
+
+points = st.builds(
+    lambda cost, score: Point("r", "pgb", 0.5, False, cost, score, 0.0),
+    st.integers(0, 8).map(float),
+    st.integers(0, 8).map(lambda n: n / 8),
+)
+
+
+@given(st.lists(points, max_size=12))
+def test_the_front_is_what_nothing_else_beats(candidates: list[Point]) -> None:
+    def beaten(p: Point) -> bool:
+        return any(
+            q.cost <= p.cost and q.score >= p.score and (q.cost < p.cost or q.score > p.score) for q in candidates
+        )
+
+    front = trade_off.pareto_front(candidates)
+    assert {(p.cost, p.score) for p in front} == {(p.cost, p.score) for p in candidates if not beaten(p)}
+
+
+@pytest.mark.parametrize(
+    ("cost", "pruned", "dense"),
+    [("latency", 60.0, 100.0), ("flops", 1.0, 2.0), ("parameters", 15.0, 20.0), ("bytes", 60.0, 80.0)],
+)
+def test_points_carry_each_cost_in_the_unit_of_its_axis(cost: str, pruned: float, dense: float) -> None:
+    point, origin = trade_off.point("id", result(), cost), trade_off.dense_point(result(), cost)
+    assert point is not None
+    assert origin is not None
+    assert (point.cost, point.score, point.error) == (pytest.approx(pruned), 0.95, 0.02)
+    assert (origin.cost, origin.score, origin.error, origin.run) == (pytest.approx(dense), 0.97, 0.01, None)
+
+
+def test_the_score_after_recovery_counts_when_there_was_recovery() -> None:
+    point = trade_off.point("id", result(recovered=0.96), "flops")
+    assert point is not None
+    assert (point.score, point.error, point.recovered) == (0.96, 0.015, True)
+
+
+def test_without_a_measured_latency_there_is_no_point() -> None:
+    assert trade_off.point("id", result(latency=False), "latency") is None
+    assert trade_off.dense_point(result(latency=False), "latency") is None
+    assert trade_off.measured_how(result(latency=False)) is None
+    assert trade_off.point("id", result(latency=False), "bytes") is not None
+
+
+def test_chart_links_each_point_to_its_run_and_table_agrees() -> None:
+    shown = [p for p in (trade_off.dense_point(result(), "flops"), trade_off.point("a", result(), "flops")) if p]
+    figure = trade_off.trade_off_chart(shown, "flops", "accuracy")
+    assert [trace.name for trace in figure.data] == ["Pareto front", "dense", "pgb"]
+    assert figure.data[2].customdata[0][0] == "a"
+    assert list(figure.data[2].error_y.array) == pytest.approx([2.0])
+    assert [(row["run"], row["front"]) for row in trade_off.trade_off_table(shown)] == [("", True), ("a", True)]
+    assert len(figure.to_json()) <= 1_000_000

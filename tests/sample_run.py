@@ -1,0 +1,369 @@
+"""Finished run folders for tests of whatever shows a run: real layouts and tensors, made up scores.
+
+Everything is written through `store`, in the shape that the pruner writes, so that a page cannot tell the difference.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from pgb_core import store
+from pgb_core.layout import (
+    Group,
+    Kind,
+    SublayerLayout,
+    SublayerShape,
+    dropped_layout,
+    rectangle_layout,
+    untouched_layout,
+)
+
+KINDS: tuple[Kind, ...] = ("attention", "feed_forward")
+DENSE_NAMES = {
+    ("attention", "query"): "attention.self.query",
+    ("attention", "key"): "attention.self.key",
+    ("attention", "value"): "attention.self.value",
+    ("attention", "output"): "attention.output.dense",
+    ("feed_forward", "intermediate"): "intermediate.dense",
+    ("feed_forward", "output"): "output.dense",
+}
+
+
+@dataclass(frozen=True)
+class SampleShape:
+    """Sizes of the made up encoder; the defaults are tiny."""
+
+    layers: int = 2
+    hidden: int = 32
+    heads: int = 4
+    intermediate: int = 64
+
+    def sublayer(self, kind: Kind) -> SublayerShape:
+        if kind == "attention":
+            return SublayerShape(kind, self.hidden, self.heads, self.hidden // self.heads)
+        return SublayerShape(kind, self.hidden, self.intermediate, 1)
+
+
+MINILM = SampleShape(layers=6, hidden=384, heads=12, intermediate=1536)
+
+
+def make_sample_run(
+    runs_dir: Path,
+    *,
+    shape: SampleShape = SampleShape(),
+    sparsity: float = 0.5,
+    method: str = "pgb",
+    checkpoint: str = "demo",
+    task: str = "bbc-news",
+    recovered: bool = False,
+    latency: bool = True,
+    run_id: str | None = None,
+    checkpoint_dir: Path | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write a finished run below `runs_dir` and return its folder.
+
+    `checkpoint_dir` receives the dense weights unless they are there already; runs with one shape may share it.
+    """
+    rng = np.random.default_rng(seed)
+    path = _folder(runs_dir, run_id)
+    source = checkpoint_dir or path / "dense"
+    layouts = _layouts(shape, sparsity, method, rng)
+    names = {
+        (
+            layer,
+            layout.shape.kind,
+            matrix,
+        ): f"bert.encoder.layer.{layer}.{DENSE_NAMES[layout.shape.kind, matrix]}.weight"
+        for layer, layout in layouts
+        for matrix in layout.shape.matrices
+    }
+    dense = _dense_weights(source, layouts, names)
+    importance: dict[tuple[int, Kind, str], NDArray[np.float32]] = {}
+    blocks: dict[tuple[int, Kind, str], list[tuple[str, int, int]]] = {}
+    tensors: dict[str, NDArray[np.float32]] = {}
+    for layer, layout in layouts:
+        for matrix in layout.matrices():
+            key = (layer, layout.shape.kind, matrix.name)
+            contrast = 1.0 + 9.0 * matrix.mask()
+            noise = rng.lognormal(0.0, 1.0, (matrix.rows, matrix.columns))
+            importance[key] = (dense[names[key]] ** 2 * contrast * noise).astype(np.float32)
+            blocks[key] = []
+            for g, (rows, columns) in enumerate(zip(matrix.row_groups, matrix.column_groups, strict=True)):
+                name = f"layer.{layer}.{layout.shape.kind}.{matrix.name}.{g}"
+                tensors[name] = np.ascontiguousarray(1.05 * dense[names[key]][np.ix_(rows, columns)], dtype=np.float32)
+                blocks[key].append((name, 0, len(rows)))
+    (path / "model").mkdir()
+    save_file(tensors or {"empty": np.zeros(1, np.float32)}, path / "model" / "model.safetensors")
+    store.write_layout(path, layouts, names, blocks, importance)
+    store.write_json(path / "options.json", {"sublayers": [_options(layer, layout) for layer, layout in layouts]})
+    store.write_json(path / "spec.json", _spec(checkpoint, task, sparsity, method, recovered, source))
+    result = _result(path, layouts, sparsity, method, shape, recovered, latency, rng)
+    store.write_json(path / "result.json", result)
+    now = time.time()
+    store.write_status(
+        path,
+        store.Status("done", "evaluation", 1.0, "finished", now - 130, now - 128, now, eta_seconds=0.0),
+    )
+    (path / "log.txt").write_text("[100%] evaluation: finished\n", encoding="utf-8")
+    return path
+
+
+def make_unfinished_run(
+    runs_dir: Path, status: store.Status, *, run_id: str | None = None, log: str = "", sparsity: float = 0.5
+) -> Path:
+    """Write a run that is waiting, running, failed or cancelled, as `status` says."""
+    path = _folder(runs_dir, run_id)
+    store.write_json(path / "spec.json", _spec("demo", "bbc-news", sparsity, "pgb", False, path / "dense"))
+    store.write_status(path, status)
+    (path / "log.txt").write_text(log, encoding="utf-8")
+    return path
+
+
+def _folder(runs_dir: Path, run_id: str | None) -> Path:
+    if run_id is None:
+        return store.new_run(runs_dir)
+    path = runs_dir / run_id
+    path.mkdir(parents=True)
+    return path
+
+
+LADDER = ((0, 0.0), (4, 0.12), (4, 0.25), (3, 1 / 3), (2, 0.5), (1, 1.0))
+"""(groups, density) of the layouts that a sample sublayer may take, dropped to untouched."""
+
+
+def _layouts(
+    shape: SampleShape, sparsity: float, method: str, rng: np.random.Generator
+) -> list[tuple[int, SublayerLayout]]:
+    """A mixed layout per sublayer whose total density is near the target, more of it in the lower layers."""
+    keys: list[tuple[int, Kind]] = [(layer, kind) for layer in range(shape.layers) for kind in KINDS]
+    weights = np.array([shape.sublayer(kind).weights for _, kind in keys])
+    steps = rng.integers(0, len(LADDER), len(keys))
+    for _ in range(400):
+        excess = weights @ [LADDER[step][1] for step in steps] / weights.sum() - (1 - sparsity)
+        if abs(excess) < 0.01:
+            break
+        place = int(rng.integers(len(keys)))
+        steps[place] = np.clip(steps[place] - np.sign(excess), 0, len(LADDER) - 1)
+    return [
+        (layer, _layout(shape.sublayer(kind), *LADDER[step], method, rng))
+        for (layer, kind), step in zip(keys, steps, strict=True)
+    ]
+
+
+def _layout(shape: SublayerShape, count: int, density: float, method: str, rng: np.random.Generator) -> SublayerLayout:
+    if count == 0:
+        return dropped_layout(shape)
+    if count == 1:
+        return untouched_layout(shape)
+    if method == "structured":
+        kept = max(1, round(density * shape.units))
+        return rectangle_layout(shape, np.sort(rng.permutation(shape.units)[:kept]))
+    per_group = max(1, min(round(math.sqrt(density) * shape.units / count), shape.units // count))
+    share = density * shape.units / (per_group * count)
+    width = max(1, min(round(share * shape.hidden), shape.hidden // count))
+    units, columns, rows = (rng.permutation(size) for size in (shape.units, shape.hidden, shape.hidden))
+    return SublayerLayout(
+        shape,
+        tuple(
+            Group(
+                np.sort(units[g * per_group : (g + 1) * per_group]),
+                np.sort(columns[g * width : (g + 1) * width]),
+                np.sort(rows[g * width : (g + 1) * width]),
+            )
+            for g in range(count)
+        ),
+    )
+
+
+def _dense_weights(
+    folder: Path, layouts: list[tuple[int, SublayerLayout]], names: dict[tuple[int, Kind, str], str]
+) -> dict[str, NDArray[np.float32]]:
+    file = folder / "model.safetensors"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(7)
+        weights = {}
+        for layer, layout in layouts:
+            for matrix in layout.matrices():
+                # rows and columns of different scale, as in a real checkpoint
+                rows = rng.lognormal(0, 0.35, (matrix.rows, 1))
+                columns = rng.lognormal(0, 0.35, (1, matrix.columns))
+                contrast = 1.0 + 1.5 * matrix.mask()
+                values = 0.03 * rows * columns * contrast * rng.standard_normal((matrix.rows, matrix.columns))
+                weights[names[layer, layout.shape.kind, matrix.name]] = values.astype(np.float32)
+        save_file(weights, file)
+    return load_file(file)
+
+
+def _options(layer: int, layout: SublayerLayout) -> dict[str, Any]:
+    """A table that rises as weights go, with the layout that was taken in it."""
+    shape = layout.shape
+    scale = (0.02 if shape.kind == "attention" else 0.01) * (1.5**-layer)
+    densities = {1.0: (1, shape.units), 0.5: (2, shape.units), 0.25: (4, shape.units), 0.0: (0, 0)}
+    if not (layout.untouched or layout.dropped):
+        densities[layout.density] = (len(layout.groups), layout.kept_units)
+    options = [
+        {
+            "label": _label(groups, units, shape),
+            "groups": groups,
+            "units": units,
+            "cost": round(density * shape.weights),
+            "density": density,
+            "loss": scale * (1 - density) ** 2.5 * (1.0 if density else 1.6),
+        }
+        for density, (groups, units) in sorted(densities.items())
+    ]
+    chosen = next(i for i, option in enumerate(options) if option["cost"] == layout.cost)
+    return {"layer": layer, "kind": shape.kind, "chosen": chosen, "options": options}
+
+
+def _label(groups: int, units: int, shape: SublayerShape) -> str:
+    noun = ("head" if shape.kind == "attention" else "neuron") + ("s" if units > 1 else "")
+    if groups == 0:
+        return "dropped"
+    if groups == 1 and units == shape.units:
+        return "untouched"
+    return f"{groups} group{'s' if groups > 1 else ''}, {units} {noun}"
+
+
+def _spec(checkpoint: str, task: str, sparsity: float, method: str, recovered: bool, source: Path) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint,
+        "task": task,
+        "sparsity": sparsity,
+        "method": method,
+        "importance": "compensated",
+        "recover_epochs": 1 if recovered else 0,
+        "seed": 0,
+        "device": "auto",
+        "train_file": None,
+        "eval_file": None,
+        "calibration_samples": 1024,
+        "eval_samples": None,
+        "max_length": None,
+        "latency": True,
+        "checkpoint_path": str(source),
+        "checkpoint_source": "demo",
+        "fingerprint": f"{checkpoint:0<64}"[:64],
+        "revision": None,
+        "device_name": "cpu",
+        "threads": 2,
+        "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+    }
+
+
+def _result(
+    path: Path,
+    layouts: list[tuple[int, SublayerLayout]],
+    sparsity: float,
+    method: str,
+    shape: SampleShape,
+    recovered: bool,
+    latency: bool,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    encoder = sum(layout.shape.weights for _, layout in layouts)
+    kept = sum(layout.cost for _, layout in layouts)
+    others = 30522 * shape.hidden + 512 * shape.hidden
+    achieved = 1 - kept / encoder
+    lost = 0.04 * achieved**3 + float(rng.normal(0, 0.002))
+    scores = {"dense": 0.9753, "masked": 0.9753 - 6 * abs(lost) - 0.1 * achieved, "compensated": 0.9753 - lost}
+    scores["recovered"] = 0.9753 - lost / 2
+    share = kept / encoder
+    return {
+        "schema": 1,
+        "method": method,
+        "sparsity": {"target": sparsity, "achieved": achieved},
+        "parameters": {
+            "dense": encoder + others,
+            "pruned": kept + others,
+            "encoder_dense": encoder,
+            "encoder_pruned": kept,
+        },
+        "flops": {
+            "dense": 2 * 128 * encoder * 1.1,
+            "pruned": 2 * 128 * (kept + 0.1 * encoder * share),
+            "batch": 1,
+            "length": 128,
+        },
+        "bytes": {"dense": 4 * (encoder + others), "pruned": 4 * (kept + others) + 12_000},
+        "score": {
+            "metric": "accuracy",
+            **{name: value for name, value in scores.items() if name != "recovered"},
+            "recovered": scores["recovered"] if recovered else None,
+            "samples": 425,
+            "standard_error": {
+                name: math.sqrt(value * (1 - value) / 425)
+                for name, value in scores.items()
+                if recovered or name != "recovered"
+            },
+        },
+        "latency": _latency(share) if latency else None,
+        "seconds": {
+            "importance": 21.4,
+            "grouping": 30.2,
+            "budget": 41.9,
+            "compensation": 12.3,
+            "recovery": 35.0 if recovered else 0.0,
+            "evaluation": 14.2,
+            "total": 155.0 if recovered else 120.0,
+        },
+        "sublayers": [_sublayer(layer, layout) for layer, layout in layouts],
+        "environment": {
+            "python": "3.11.9",
+            "torch": "2.13.0",
+            "transformers": "5.23.0",
+            "device": "cpu",
+            "threads": 2,
+            "peak_memory_bytes": 1_310_000_000,
+        },
+    }
+
+
+def _latency(share: float) -> dict[str, Any]:
+    def spread(median: float) -> dict[str, float]:
+        return {"median_ms": median, "p10_ms": 0.96 * median, "p90_ms": 1.07 * median, "repeats": 30}
+
+    pruned = 182.0 * (0.15 + 0.85 * share)
+    return {
+        "dense": spread(182.0),
+        "pruned": spread(pruned),
+        "speedup": 182.0 / pruned,
+        "ideal_speedup": 1 / (0.08 + 0.92 * share),
+        "batch": 8,
+        "length": 128,
+        "threads": 2,
+        "device": "cpu",
+        "dtype": "float32",
+    }
+
+
+def _sublayer(layer: int, layout: SublayerLayout) -> dict[str, Any]:
+    return {
+        "layer": layer,
+        "kind": layout.shape.kind,
+        "dropped": layout.dropped,
+        "density": layout.density,
+        "kept_importance": min(1.0, math.sqrt(layout.density) * 1.1),
+        "matrices": [
+            {
+                "name": matrix.name,
+                "rows": matrix.rows,
+                "columns": matrix.columns,
+                "groups": len(matrix.row_groups),
+                "group_rows": [len(rows) for rows in matrix.row_groups],
+                "group_columns": [len(columns) for columns in matrix.column_groups],
+                "density": matrix.density,
+            }
+            for matrix in layout.matrices()
+        ],
+    }

@@ -1,0 +1,257 @@
+"""The form that describes a run: checkpoint, task, sparsity, device, and the rest folded away."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import streamlit as st
+
+from pgb_core import checkpoints, demo, jobs
+from pgb_core.errors import PGBError, SpecError
+from pgb_core.settings import Settings, get_settings
+from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
+from pgb_core.tasks import TASKS
+from ui import units, uploads, url, words
+from ui.devices import devices
+
+HUB = "A model of the Hugging Face Hub …"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+METHOD_TITLES = {"pgb": "PGB: groups", "structured": "Structured: whole heads and neurons"}
+IMPORTANCE_TITLES = {"compensated": "Compensated (default)", "fisher": "Fisher"}
+
+
+def show() -> None:
+    """Draw the form; its button starts a run and puts it in the URL."""
+    settings = get_settings()
+    left, right = st.columns([5, 4], gap="medium")
+    with left, st.container(border=True):
+        checkpoint = _checkpoint(settings)
+        task = _task(checkpoint)
+        files = _files(task)
+        sparsity = st.slider(
+            "Sparsity: share of the encoder's weights to remove",
+            0,
+            97,
+            50,
+            format="%d %%",
+            key="sparsity",
+            persist_state="session",
+            help=words.SPARSITY,
+        )
+        offered = devices()
+        device = st.selectbox(
+            "Device",
+            list(offered),
+            format_func=offered.__getitem__,
+            key="device",
+            persist_state="session",
+            help=words.DEVICE,
+        )
+        advanced = _advanced(settings)
+        ready = checkpoint is not None and (task != "csv" or files[0] is not None)
+        if st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
+            values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device, **advanced}
+            _start(values, files)
+        if not ready and checkpoint is not None:
+            st.caption("Upload a training file first.")
+    with right:
+        panel(checkpoint, task)
+
+
+def _checkpoint(settings: Settings) -> str | None:
+    """The chosen checkpoint's name; None while a Hub id is not complete."""
+    names = checkpoints.list_checkpoints(settings)
+    chosen = st.selectbox(
+        "Checkpoint",
+        [*names, HUB],
+        format_func=_checkpoint_title,
+        key="checkpoint",
+        persist_state="session",
+        help=words.CHECKPOINT,
+    )
+    if chosen != HUB:
+        return str(chosen)
+    typed = st.text_input(
+        "Hub id",
+        placeholder="owner/name",
+        key="hub_id",
+        persist_state="session",
+        help="Safetensors only; the revision is pinned and recorded.",
+    ).strip()
+    if _HUB_ID.fullmatch(typed):
+        return typed
+    if typed:
+        st.warning("A Hub id has the form owner/name, for instance textattack/bert-base-uncased-SST-2.")
+    return None
+
+
+def _checkpoint_title(name: str) -> str:
+    return "Demo: MiniLM, fine-tuned on BBC news" if name == "demo" else name
+
+
+def _task(checkpoint: str | None) -> str:
+    # the demo is fine-tuned for the tasks that come with it; other checkpoints bring their own labels
+    names = [name for name, task in TASKS.items() if checkpoint != "demo" or (task.offline and name != "csv")]
+    task: str = st.selectbox(
+        "Task",
+        names,
+        format_func=lambda name: TASKS[name].title,
+        key=f"task_{checkpoint == 'demo'}",
+        persist_state="session",
+        help=words.TASK,
+    )
+    return task
+
+
+def _files(task: str) -> tuple[Any, Any]:
+    """Training and evaluation upload for task csv."""
+    if task != "csv":
+        return None, None
+    st.caption(
+        "CSV or Parquet with columns text, label (and text_pair for pairs of texts); labels are the checkpoint's "
+        "names or numbers."
+    )
+    left, right = st.columns(2)
+    arguments = {"type": list(uploads.TYPES), "max_upload_size": uploads.MAX_MEGABYTES}
+    with left:
+        train = st.file_uploader(
+            "Training file", key="train_file", **arguments, help="Weights are scored on these texts. Kept for a day."
+        )
+    with right:
+        evaluation = st.file_uploader(
+            "Evaluation file (optional)",
+            key="eval_file",
+            **arguments,
+            help="Without one, a fifth of the training file is held out.",
+        )
+    return train, evaluation
+
+
+def _advanced(settings: Settings) -> dict[str, Any]:
+    """The options that most people leave alone."""
+    keep: dict[str, Any] = {"persist_state": "session"}
+    with st.expander("Advanced options"):
+        method = st.radio(
+            "Method",
+            list(METHODS),
+            format_func=lambda name: METHOD_TITLES.get(name, name),
+            key="method",
+            captions=list(METHODS.values()),
+            help=words.METHOD,
+            **keep,
+        )
+        importance = st.selectbox(
+            "Importance",
+            list(IMPORTANCES),
+            key="importance",
+            help=words.IMPORTANCE,
+            **keep,
+            format_func=lambda name: IMPORTANCE_TITLES.get(name, name),
+        )
+        left, right = st.columns(2)
+        with left:
+            epochs = st.number_input(
+                "Recovery epochs", 0, settings.max_recover_epochs, 0, key="recover_epochs", help=words.RECOVERY, **keep
+            )
+            samples = st.number_input(
+                "Calibration samples",
+                8,
+                settings.max_calibration_samples,
+                1024,
+                step=128,
+                key="calibration_samples",
+                help=words.CALIBRATION,
+                **keep,
+            )
+        with right:
+            seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", help=words.SEED, **keep)
+            length = st.number_input(
+                "Max length", 0, settings.max_length, 0, step=8, key="max_length", help=words.MAX_LENGTH, **keep
+            )
+        latency = st.checkbox(
+            "Measure latency",
+            True,
+            key="latency",
+            **keep,
+            help="Takes some seconds at the end; other work on the machine disturbs it.",
+        )
+    return {
+        "method": method,
+        "importance": importance,
+        "recover_epochs": int(epochs),
+        "calibration_samples": int(samples),
+        "seed": int(seed),
+        "max_length": int(length) or None,
+        "latency": latency,
+    }
+
+
+def _start(values: dict[str, Any], files: tuple[Any, Any]) -> None:
+    try:
+        train, evaluation = (str(uploads.keep(file, file.name)) if file is not None else None for file in files)
+        run_id = jobs.submit(PruneSpec(**values, train_file=train, eval_file=evaluation))
+    except SpecError as error:
+        st.error(f"This cannot be run: {error}")
+    except (PGBError, OSError) as error:
+        st.error(str(error))
+    else:
+        url.write(run=run_id)
+        st.rerun()
+
+
+def panel(checkpoint: str | None, task: str) -> None:
+    """What the chosen checkpoint and task are."""
+    with st.container(border=True):
+        st.subheader("Checkpoint", anchor=False)
+        if checkpoint is None:
+            st.write("Type the id of a fine-tuned BERT classifier on the Hub, as owner/name.")
+        elif checkpoint == "demo":
+            _demo_panel(task)
+        elif "/" in checkpoint:
+            st.write(f"**{checkpoint}** is fetched from the Hub when the run starts (safetensors and tokenizer only).")
+        else:
+            try:
+                _facts(checkpoints.describe(get_settings().models_dir / checkpoint))
+            except PGBError as error:
+                st.error(str(error))
+        st.subheader("Task", anchor=False)
+        st.write(f"**{TASKS[task].title}.** {TASKS[task].description}")
+
+
+def _demo_panel(task: str) -> None:
+    st.write("all-MiniLM-L6-v2, a real BERT of 6 layers, fine-tuned here on BBC news.")
+    summary = demo.summary(task)
+    if summary is None:
+        st.info(
+            "Not prepared yet: the first run fetches about 90 MB and fine-tunes it, about four minutes on two cores."
+        )
+        return
+    score = units.percent(summary["score"])
+    st.success(f"Prepared: {score} on {summary['samples']} held-out texts.", icon=":material/check:")
+    try:
+        _facts(checkpoints.describe(summary["checkpoint"]))
+    except PGBError as error:
+        st.error(str(error))
+
+
+def _facts(info: checkpoints.CheckpointInfo) -> None:
+    labels = ", ".join(info.labels[:6]) + (" …" if len(info.labels) > 6 else "")
+    rows = {
+        "Encoder": f"{info.layers} layers, hidden {info.hidden}, {info.heads} heads, {info.intermediate} neurons",
+        "Parameters": f"{units.count(info.parameters)}, {units.count(info.encoder_weights)} can be pruned",
+        "Size": f"{units.size(info.bytes)}, {info.dtype}",
+        "Vocabulary": f"{info.vocabulary:,} pieces, up to {info.max_positions} tokens",
+        "Labels": labels,
+    }
+    st.table(
+        [{"": key, " ": value} for key, value in rows.items()],
+        border="horizontal",
+        hide_index=True,
+        hide_header=True,
+        alt="What the checkpoint is.",
+    )
+    if info.pruned:
+        st.warning("This checkpoint is pruned already; choose the dense one it came from.")
+    elif not info.head_trained:
+        st.warning("This checkpoint has no trained classifier; fine-tune it on a task first.")

@@ -1,0 +1,69 @@
+"""Navigation, and the guard that brings a page back into its frame.
+
+On a freshly started server Streamlit runs a deep link's page file without `app.py`: no navigation, no layout. So every
+page begins with `require`, which sends such a visit through `app.py` and back, query and all.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+PAGES = {
+    "prune": ("Prune", ":material/content_cut:"),
+    "layers": ("Layers", ":material/stacks:"),
+    "matrix": ("Matrix", ":material/grid_on:"),
+    "trade_off": ("Trade-off", ":material/scatter_plot:"),
+}
+"""Title and icon of each page by its file name, which is its URL."""
+
+_MARK = "framed"
+
+
+def path(page: str) -> str:
+    """Where Streamlit finds page `page`."""
+    return f"pages/{page}.py"
+
+
+def run() -> None:
+    """Build the navigation and run the page that the URL asks for."""
+    pages = [st.Page(path(name), title=title, icon=icon) for name, (title, icon) in PAGES.items()]
+    # the server's root only forwards, so that every page, the first one too, answers to its own name
+    home = st.Page(_home, title="PGB", default=True, visibility="hidden")
+    chosen = st.navigation([home, *pages], position="top")
+    st.session_state[_MARK] = True
+    st.logo(":material/grid_view:")
+    query = st.query_params.to_dict()
+    target = query.pop("page", None)
+    if target in PAGES:
+        st.switch_page(path(target), query_params=query)
+    chosen.run()
+
+
+def require(page: str) -> None:
+    """Make sure that `page` runs inside the frame; every page calls this first."""
+    if not st.session_state.get(_MARK):
+        st.switch_page("app.py", query_params={**st.query_params.to_dict(), "page": page})
+
+
+def link(page: str, label: str, **query: str) -> None:
+    """A link to another page that carries `query` in its URL."""
+    st.page_link(path(page), label=label, icon=PAGES[page][1], query_params=query)
+
+
+def heading(title: str, explanation: str) -> None:
+    """A page's title and the sentence under it."""
+    st.title(title, anchor=False)
+    st.caption(explanation)
+
+
+def empty(title: str, advice: str, page: str | None = None, label: str = "") -> None:
+    """An honest empty state: what is missing, what to do next, and the link to do it."""
+    with st.container(border=True):
+        st.subheader(title, anchor=False)
+        st.write(advice)
+        if page is not None:
+            link(page, label)
+
+
+def _home() -> None:
+    st.switch_page(path("prune"), query_params=st.query_params.to_dict())

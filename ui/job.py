@@ -1,0 +1,105 @@
+"""A run that has no result (yet): its progress with Cancel, or why it ended."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pgb_core import jobs, store
+from pgb_core.errors import PGBError, RunError
+from pgb_core.settings import get_settings
+from pgb_core.store import Run
+from ui import runs, units
+
+STAGES = {
+    "prepare": "Prepare",
+    "importance": "Score weights",
+    "grouping": "Find groups",
+    "budget": "Choose layouts",
+    "compensation": "Refit",
+    "recovery": "Recover",
+    "evaluation": "Evaluate",
+    "latency": "Measure latency",
+}
+"""Stages of a run in their order, as users read them."""
+
+LOG_LINES = 40
+
+
+@st.fragment(run_every=1)
+def watch(run_id: str) -> None:
+    """Show a run while it is active, once a second; reruns the page when it has ended."""
+    try:
+        run = store.find_run(get_settings().runs_dir, run_id)
+    except RunError:
+        st.rerun()
+    if not run.status.active:
+        st.rerun()
+    with st.container(border=True):
+        st.markdown(f"**{runs.label(run)}**")
+        if run.status.state == "queued":
+            _waiting(run)
+        else:
+            _running(run)
+        st.button(
+            "Cancel",
+            key="cancel",
+            icon=":material/stop_circle:",
+            on_click=_cancel,
+            args=(run,),
+            help="Stops within about two seconds; nothing half-written is left behind.",
+        )
+    st.caption("You can close or reload this page: the run goes on, and this page's address finds it again.")
+
+
+def ended(run: Run) -> None:
+    """A run that failed or was cancelled: why, and its log."""
+    reason = run.status.message or "The run left no reason."
+    if run.status.state == "cancelled":
+        st.info(f"This run was cancelled. {reason if reason.lower() not in ('cancelled', 'cancelled.') else ''}")
+    else:
+        st.error(f"This run failed. {reason}")
+    log = _log(run)
+    if log:
+        with st.expander("Log"):
+            st.code(log, language=None, wrap_lines=True)
+
+
+def _waiting(run: Run) -> None:
+    ahead = jobs.queue_position(run.path)
+    text = f"Waiting: {ahead} run{'s' if ahead > 1 else ''} before this one." if ahead else "Starting …"
+    st.progress(0.0, text=text)
+
+
+def _running(run: Run) -> None:
+    status = run.status
+    title = STAGES.get(status.stage, status.stage.replace("_", " ").capitalize() or "Starting")
+    text = f"**{title}**" + (f" · {status.message}" if status.message else "")
+    st.progress(min(1.0, max(0.0, status.fraction)), text=text)
+    names = list(STAGES)
+    here = names.index(status.stage) if status.stage in names else -1
+    skip = set() if run.spec.get("recover_epochs") else {"recovery"}
+    skip |= set() if run.spec.get("latency", True) else {"latency"}
+    steps = [
+        f":green[✓ {text}]" if place < here else f"**{text}**" if place == here else f":gray[{text}]"
+        for place, (name, text) in enumerate(STAGES.items())
+        if name not in skip
+    ]
+    st.markdown(" → ".join(steps))
+    left = "not known yet" if status.eta_seconds is None else f"about {units.seconds(status.eta_seconds)}"
+    gone = units.seconds(status.updated - (status.started or status.created))
+    st.caption(f"{units.percent(status.fraction, 0)} done · {gone} gone · time left: {left}")
+
+
+def _cancel(run: Run) -> None:
+    try:
+        jobs.cancel(run.path)
+    except PGBError as error:
+        st.session_state["notice"] = str(error)
+
+
+def _log(run: Run) -> str:
+    try:
+        lines = store.log_file(run.path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-LOG_LINES:])

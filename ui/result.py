@@ -1,0 +1,182 @@
+"""The result of a finished run: score, size and speed, before and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from pgb_core.figures import scores
+from pgb_core.store import Run
+from ui import charts, frame, units, words
+
+
+def show(run: Run) -> None:
+    """Everything that `result.json` says, the main figures first."""
+    result = run.result
+    if result is None:
+        return
+    headline(result)
+    left, right = st.columns([5, 4], gap="medium")
+    with left:
+        st.subheader("Score, step by step", anchor=False, help=words.STEPS)
+        score_steps(result["score"])
+    with right:
+        st.subheader("Size and speed", anchor=False)
+        costs(result)
+    st.subheader("Look inside", anchor=False)
+    with st.container(horizontal=True):
+        frame.link("layers", "What is left of each layer", run=run.id)
+        frame.link("matrix", "Permutation and groups", run=run.id)
+        frame.link("trade_off", "Compare with other runs")
+    details(run, result)
+
+
+def headline(result: dict[str, Any]) -> None:
+    """Five numbers that answer: how good, how small, how fast."""
+    score, latency = result["score"], result["latency"]
+    step = scores.final_step(score)
+    with st.container(horizontal=True):
+        _metric(
+            score["metric"].capitalize(),
+            units.percent(score[step]),
+            f"{100 * (score[step] - score['dense']):+.1f} points",
+            f"{words.SCORE} {score['samples']} texts; {scores.STEPS[step].lower()}, compared with dense.",
+            color="normal",
+        )
+        achieved = result["sparsity"]["achieved"]
+        _metric(
+            "Weights removed",
+            units.percent(achieved),
+            f"target {units.percent(result['sparsity']['target'])}",
+            words.SPARSITY,
+            color="off",
+        )
+        _saved("Parameters", result["parameters"], units.count, words.PARAMETERS)
+        _saved("FLOPs", result["flops"], units.flops, words.FLOPS)
+        _saved("Size on disk", result["bytes"], units.size, words.BYTES)
+        if latency is not None:
+            _metric(
+                "Speed-up",
+                f"{latency['speedup']:.2f} ×",
+                f"ideal {latency['ideal_speedup']:.2f} ×",
+                words.SPEEDUP,
+                color="off",
+            )
+
+
+def score_steps(score: dict[str, Any]) -> None:
+    """Chart and table of the score after each step."""
+    charts.chart(
+        scores.score_chart(score),
+        "Score of the dense model, after cutting, after the refit and after recovery, each with its standard error: "
+        + ", ".join(f"{row['step']} {row['score']:.1%}" for row in scores.score_table(score)),
+        key="scores",
+    )
+    charts.table(
+        scores.score_table(score),
+        {
+            "step": "Step",
+            "score": charts.percent_column(score["metric"].capitalize(), words.SCORE),
+            "standard_error": charts.percent_column(
+                "Standard error", "Uncertainty from the number of evaluation texts."
+            ),
+            "difference": charts.percent_column("Against dense", "Score minus the dense model's score."),
+        },
+    )
+
+
+def costs(result: dict[str, Any]) -> None:
+    """Dense beside pruned, one row per kind of cost."""
+    parameters, flops, latency = result["parameters"], result["flops"], result["latency"]
+    rows = [
+        _row("Encoder weights", parameters["encoder_dense"], parameters["encoder_pruned"], units.count),
+        _row("Parameters", parameters["dense"], parameters["pruned"], units.count),
+        _row("FLOPs", flops["dense"], flops["pruned"], units.flops),
+        _row("Size on disk", result["bytes"]["dense"], result["bytes"]["pruned"], units.size),
+    ]
+    note = f"FLOPs for batch {flops['batch']}, {flops['length']} tokens."
+    if latency is not None:
+        dense, pruned = latency["dense"]["median_ms"], latency["pruned"]["median_ms"]
+        rows.append(_row("Latency", dense, pruned, units.milliseconds))
+        note += _measured(latency)
+    else:
+        note += " Latency was not measured in this run."
+    st.table(rows, border="horizontal", hide_index=True, alt="Costs of the dense and the pruned model.")
+    st.caption(note)
+
+
+def _measured(latency: dict[str, Any]) -> str:
+    """How latency was measured and how far the repeats lie apart."""
+    ranges = {
+        name: f"{units.milliseconds(latency[name]['p10_ms'])} to {units.milliseconds(latency[name]['p90_ms'])}"
+        for name in ("dense", "pruned")
+    }
+    return (
+        f" Latency: median of {latency['pruned']['repeats']}, batch {latency['batch']}, {latency['length']} tokens, "
+        f"{latency['device']}, {latency['threads']} threads, {latency['dtype']}; the middle 80 % of the repeats took "
+        f"{ranges['dense']} dense and {ranges['pruned']} pruned."
+    )
+
+
+def details(run: Run, result: dict[str, Any]) -> None:
+    """How the run was made: settings, time per stage, machine."""
+    with st.expander("How this was made"):
+        left, middle, right = st.columns(3)
+        with left:
+            st.markdown("**Settings**")
+            keys = (
+                "checkpoint",
+                "task",
+                "method",
+                "importance",
+                "sparsity",
+                "recover_epochs",
+                "calibration_samples",
+                "max_length",
+                "seed",
+                "revision",
+                "fingerprint",
+            )
+            _pairs({key: run.spec.get(key) for key in keys})
+        with middle:
+            st.markdown("**Time per stage**")
+            _pairs({key: units.seconds(value) for key, value in result["seconds"].items() if value})
+        with right:
+            st.markdown("**Environment**")
+            shown = dict(result["environment"])
+            if peak := shown.pop("peak_memory_bytes", None):
+                shown["peak memory"] = units.size(peak)
+            _pairs(shown)
+        st.caption(f"Run {run.id}")
+
+
+def _pairs(values: dict[str, Any]) -> None:
+    rows = [{"": key.replace("_", " "), " ": _short(value)} for key, value in values.items() if value is not None]
+    st.table(rows, border="horizontal", hide_index=True, hide_header=True)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12] + "…"
+
+
+def _row(name: str, dense: float, pruned: float, text: Any) -> dict[str, str]:
+    change = "=" if dense == pruned else f"{100 * (pruned / dense - 1):+.0f} %"
+    return {"": name, "Dense": text(dense), "Pruned": text(pruned), "Change": change}
+
+
+def _saved(label: str, values: dict[str, Any], text: Any, help_text: str) -> None:
+    change = 100 * (values["pruned"] / values["dense"] - 1)
+    _metric(
+        label,
+        text(values["pruned"]),
+        f"{change:+.0f} %",
+        f"{help_text} Dense: {text(values['dense'])}.",
+        color="inverse",
+    )
+
+
+def _metric(label: str, value: str, delta: str, help_text: str, *, color: Any) -> None:
+    arrow = "off" if color == "off" else "auto"
+    st.metric(label, value, delta, delta_color=color, delta_arrow=arrow, help=help_text, border=True, width=185)

@@ -1,0 +1,70 @@
+"""Which run a page is about: from the URL, else the one last seen, else the newest."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pgb_core import store
+from pgb_core.errors import RunError
+from pgb_core.settings import get_settings
+from pgb_core.store import Run
+from ui import frame, units, url
+
+_LAST = "last_run"
+
+
+def label(run: Run) -> str:
+    """One line that tells runs apart."""
+    spec = run.spec
+    parts = [spec["checkpoint"], spec["task"], spec["method"], f"{100 * spec['sparsity']:.0f} % removed"]
+    if spec["recover_epochs"]:
+        parts.append("recovered")
+    return " · ".join([*parts, units.moment(run.status.created)])
+
+
+def remember(run: Run) -> None:
+    """Make `run` the one that the other pages open with."""
+    st.session_state[_LAST] = run.id
+
+
+def asked() -> Run | None:
+    """The run that the URL names, in whatever state; a friendly line when there is none of that name."""
+    run_id = st.query_params.get("run")
+    if run_id is None:
+        return None
+    try:
+        run = store.find_run(get_settings().runs_dir, run_id)
+    except RunError as error:
+        st.warning(f"{error} It may have been deleted; the link is no longer good.")
+        url.write(run=None)
+        return None
+    remember(run)
+    return run
+
+
+def pick(need: str) -> Run | None:
+    """A select box over the finished runs. Without any: what to do next, and None.
+
+    `need` says what the page shows of a run.
+    """
+    runs = {run.id: run for run in store.list_runs(get_settings().runs_dir) if run.status.state == "done"}
+    if not runs:
+        frame.empty(
+            "No finished run yet",
+            f"This page shows {need}. Prune a model first: the demo takes a few minutes and one click.",
+            "prune",
+            "Prune a model",
+        )
+        return None
+    last = st.session_state.get(_LAST)
+    chosen = url.select(
+        st.selectbox,
+        "Run",
+        "run",
+        {run_id: label(run) for run_id, run in runs.items()},
+        default=last if last in runs else None,
+        resets=("layer", "kind", "matrix", "group"),
+        help="A finished run on this server, newest first.",
+    )
+    remember(runs[chosen])
+    return runs[chosen]

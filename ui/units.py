@@ -1,0 +1,55 @@
+"""Numbers as people read them, each with its unit."""
+
+from __future__ import annotations
+
+import time
+
+
+def count(value: float) -> str:
+    """Parameters and the like: 22.7 M."""
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def flops(value: float) -> str:
+    """Floating-point operations of one forward pass."""
+    return f"{value / 1e9:.3g} GFLOPs" if value >= 1e8 else f"{value / 1e6:.3g} MFLOPs"
+
+
+def size(value: float) -> str:
+    """Bytes in decimal units."""
+    return (
+        f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB" if value >= 1e5 else f"{value:.0f} bytes"
+    )
+
+
+def milliseconds(value: float) -> str:
+    """A latency."""
+    return f"{value:.1f} ms" if value < 100 else f"{value:.0f} ms"
+
+
+def several(number: int, noun: str) -> str:
+    """`1 group`, `2 groups`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A fraction in percent."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def seconds(value: float) -> str:
+    """A duration: 45 s, 3 min 20 s, 2 h 5 min."""
+    whole = max(0, round(value))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def moment(stamp: float) -> str:
+    """A point in time in the server's time zone."""
+    return time.strftime("%d %b %Y, %H:%M", time.localtime(stamp))

@@ -1,0 +1,66 @@
+"""Help texts: every term of the method in plain English, written once."""
+
+from __future__ import annotations
+
+SPARSITY = (
+    "Share of the encoder's weights that is removed. Embeddings, biases and the classifier stay. At 50 % a model "
+    "usually scores as before; near 90 % it loses a few points."
+)
+METHOD = (
+    "How weights are removed: in groups that are found by permuting rows and columns, or as whole heads and neurons."
+)
+IMPORTANCE = "How the loss of a weight is estimated, from one pass over the calibration samples."
+RECOVERY = "Ordinary training of the small model after pruning. 0 skips it: the refit alone is often enough below 75 %."
+SEED = "Start of all random choices; on a CPU the same settings and seed give the same result."
+CALIBRATION = "Training examples from which the importance of weights is measured. More are slower and a little better."
+MAX_LENGTH = "Tokens per text; longer texts are cut. 0 takes the task's own default."
+DEVICE = "Where the run computes. Pruning the demo takes a few minutes on a CPU."
+TASK = "The data on which weights are scored and the model is tested."
+CHECKPOINT = (
+    "A fine-tuned BERT classifier: the demo, a folder in the server's models folder, or a model of the"
+    " Hugging Face Hub."
+)
+LAYER = "Layers are numbered from 0, at the input, as in the checkpoint."
+MATRIX = (
+    "Query, key, value and output belong to attention; intermediate and output to the feed-forward half. "
+    "Rows are outputs, columns are inputs."
+)
+COLOR = "Weight: signed value, one color range before and after. Importance: estimated loss if the weight were removed."
+KEPT_IMPORTANCE = "Share of the importance of all weights that lies in what is kept."
+DENSITY = "Share of the weights that is kept."
+WINDOW = "Part of the matrix without pooling. Hover over a cell for its place in the original and in the drawn order."
+STAGES = {
+    "original": "The dense weights in the order of the checkpoint.",
+    "permuted": "The dense weights, rows and columns reordered so that the groups (outlined) come one after another.",
+    "pruned": "What is left after cutting and refit: everything outside the groups is gone and stays blank.",
+}
+OVERVIEW = {
+    "weight": "Where a matrix is larger than the picture, a cell shows its largest weight by magnitude. "
+    "Colors saturate at the 99.5th percentile of the dense weights and mean the same in all pictures.",
+    "importance": "Where a matrix is larger than the picture, a cell shows its mean. Importance is relative to the "
+    "largest of this matrix, on a logarithmic scale.",
+}
+SCORE = "Share of the evaluation texts that the model labels right (or the task's own metric), with its standard error."
+STEPS = (
+    "After cutting: weights removed, nothing else changed. After the refit: the kept weights adjusted by least "
+    "squares, without training. After recovery: a few epochs of training. Whiskers are one standard error."
+)
+PARAMETERS = "All numbers in the model, embeddings included: these are not pruned."
+ENCODER = "Weights of the encoder's linear layers: what sparsity counts."
+FLOPS = "Computation for one text of the given length: multiply-adds times two, linear layers and attention."
+BYTES = "Size of model.safetensors on disk."
+LATENCY = "Median measured time of one batch, on the machine and with the settings given below."
+SPEEDUP = "Measured time before divided by time after. Ideal: what the FLOPs alone would give."
+LOSS = "Error at the sublayer's output after the refit, weighted by how sensitive the model is to it."
+NETWORK = (
+    "One bar per sublayer, the input on top. The bar is as long as the share of heads or neurons kept, split into its "
+    "groups; the color tells how much of its weights is left. Click a bar to see why."
+)
+OPTIONS = (
+    "What could have been kept of this sublayer, at what price and loss. The budget takes one option per sublayer."
+)
+HALF = "Attention mixes tokens; feed-forward works on each token alone. Each is pruned as one unit."
+UNITS = "Attention consists of heads, feed-forward of neurons; both are kept or removed whole."
+FAMILY = "Only runs of the same checkpoint on the same task can be compared."
+COST = "What you want to save: measured time, computation, parameters or disk space."
+FRONT = "No other model in this list is both cheaper and better."
