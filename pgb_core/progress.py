@@ -30,7 +30,8 @@ class Progress:
 
     def __str__(self) -> str:
         eta = "" if self.eta_seconds is None else f", about {self.eta_seconds:.0f} s left"
-        return f"[{self.fraction:4.0%}] {self.stage}: {self.message}{eta}"
+        what = f"{self.stage}: {self.message}" if self.message else self.stage
+        return f"[{self.fraction:4.0%}] {what}{eta}"
 
 
 ProgressCallback = Callable[[Progress], object]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -20,11 +21,12 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pgb"
 
 
-def _setting(default: Any, sentence: str) -> Any:
+def _setting(default: Any, sentence: str, minimum: float = 0) -> Any:
     """A dataclass field with its sentence of documentation; a callable default is called anew each time."""
+    metadata = {"sentence": sentence, "minimum": minimum}
     if callable(default):
-        return field(default_factory=default, metadata={"sentence": sentence})
-    return field(default=default, metadata={"sentence": sentence})
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Settings:
     models_dir: Path = _setting(lambda: _ROOT / "models", "Folder whose subfolders are offered as checkpoints.")
     runs_dir: Path = _setting(lambda: _ROOT / "runs", "Folder that holds one subfolder per run started from the app.")
     cache_dir: Path = _setting(_user_cache, "Folder for what can be made again: demo weights, texts, demos.")
-    max_running_jobs: int = _setting(1, "Runs that compute at the same time; further ones wait their turn.")
+    max_running_jobs: int = _setting(1, "Runs that compute at once; further ones wait their turn.", minimum=1)
     max_queued_jobs: int = _setting(20, "Runs that may wait; one more is refused.")
     max_parameters: int = _setting(400_000_000, "Largest checkpoint that is loaded, in parameters.")
     max_calibration_samples: int = _setting(8192, "Most calibration samples a run may ask for.")
@@ -48,17 +50,25 @@ def get_settings() -> Settings:
     """Settings from the defaults and the environment, e.g. `PGB_RUNS_DIR=/data/runs`.
 
     Raises:
-        SpecError: a `PGB_*` variable does not parse as its setting's type.
+        SpecError: a `PGB_*` variable does not parse as its setting's type, or is too small.
     """
     values: dict[str, Any] = {}
     for item in fields(Settings):
         name = f"PGB_{item.name.upper()}"
         text = os.environ.get(name)
-        if not text:
-            continue
-        kind = {"Path": Path, "int": int, "float": float}[str(item.type)]
-        try:
-            values[item.name] = Path(text).expanduser().resolve() if kind is Path else kind(text)
-        except ValueError as error:
-            raise SpecError(f"{name}={text!r} is not a valid {item.type}; unset it or give a number.") from error
+        if text:
+            values[item.name] = _parse(name, text, str(item.type), item.metadata["minimum"])
     return Settings(**values)
+
+
+def _parse(name: str, text: str, kind: str, minimum: float) -> Path | int | float:
+    if kind == "Path":
+        return Path(text).expanduser().resolve()
+    wanted = "a whole number" if kind == "int" else "a number"
+    try:
+        value = int(text) if kind == "int" else float(text)
+    except ValueError:
+        value = math.nan
+    if not minimum <= value < math.inf:
+        raise SpecError(f"{name}={text!r} is not {wanted} of at least {minimum}; correct it or unset it.")
+    return value

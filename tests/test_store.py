@@ -1,0 +1,292 @@
+"""Run folders: atomic, read as written, safe against damage, foreign ids and dead processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from pgb_core import RunError, store
+from pgb_core.layout import Kind, SublayerLayout, SublayerShape
+from tests.sample_run import make_sample_run
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return make_sample_run(tmp_path / "runs")
+
+
+def write_running(runs_dir: Path, **changes: object) -> Path:
+    path = store.new_run(runs_dir)
+    store.write_json(path / "spec.json", {"checkpoint": "demo"})
+    store.write_status(path, replace(store.this_process(store.Status("running", created=time.time())), **changes))
+    return path
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    store.write_json(path, {"filler": "x" * 50_000, "n": 0})
+    stop = threading.Event()
+
+    def write() -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            store.write_json(path, {"filler": "x" * (50_000 + n % 7), "n": n})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        seen = {store.read_json(path)["n"] for _ in range(300)}
+    finally:
+        stop.set()
+        writer.join()
+    assert len(seen) > 1
+
+
+def test_a_value_that_is_not_json_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    store.write_json(path, {"n": 1})
+    for value in (float("nan"), {"n": object()}):
+        with pytest.raises((ValueError, TypeError)):
+            store.write_json(path, value)
+    assert store.read_json(path) == {"n": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: str, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pgb_core.store.os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.write_json(tmp_path / "value.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_new_runs_get_folders_of_their_own(tmp_path: Path) -> None:
+    paths = [store.new_run(tmp_path / "deep" / "runs") for _ in range(20)]
+    assert len(set(paths)) == 20
+    assert all(path.is_dir() and not list(path.iterdir()) for path in paths)
+
+
+# --- status --------------------------------------------------------------------------------------------------------
+
+
+def test_a_status_is_read_as_it_was_written(tmp_path: Path) -> None:
+    before = time.time()
+    status = store.this_process(store.Status("running", "importance", 0.25, "layer 1 of 6", 1.0, 2.0, eta_seconds=9.5))
+    written = store.write_status(tmp_path, status)
+    assert store.read_status(tmp_path) == written == replace(status, updated=written.updated)
+    assert written.updated >= before
+    assert written.pid == os.getpid()
+
+
+def test_a_run_whose_process_is_gone_has_failed(tmp_path: Path) -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    path = write_running(tmp_path)
+    store.write_status(path, store.owned_by(store.recorded_status(path), process.pid))
+    assert store.read_status(path).state == "running"
+    process.kill()
+    deadline = time.monotonic() + 5
+    while store.read_status(path).state == "running":  # a zombie counts as gone: nobody has waited for it yet
+        assert time.monotonic() < deadline
+    status = store.read_status(path)
+    assert status.state == "failed"
+    assert status.message == "The run's process ended without a result; see its log."
+    assert status.finished == status.updated
+    assert store.recorded_status(path).state == "running"
+    process.wait()
+    assert store.read_status(path).state == "failed"
+
+
+def test_a_dead_run_that_had_been_asked_to_stop_is_cancelled(tmp_path: Path) -> None:
+    path = write_running(tmp_path, pid_created=1.0)
+    store.request_cancel(path)
+    assert store.cancel_requested(path)
+    assert store.read_status(path).state == "cancelled"
+    store.withdraw_cancel(path)
+    store.withdraw_cancel(path)
+    assert store.read_status(path).state == "failed"
+
+
+def test_a_process_number_that_was_given_to_another_is_not_the_run(tmp_path: Path) -> None:
+    status = store.recorded_status(write_running(tmp_path))
+    assert store.find_process(status) is not None
+    assert store.find_process(replace(status, pid_created=(status.pid_created or 0) - 60)) is None
+    assert store.find_process(replace(status, pid=None)) is None
+
+
+def test_a_queued_run_has_a_minute_to_get_its_process(tmp_path: Path) -> None:
+    path = write_running(tmp_path, state="queued", pid=None)
+    assert store.read_status(path).state == "queued"
+    store.write_status(path, store.Status(created=time.time() - 61))
+    status = store.read_status(path)
+    assert status.state == "failed"
+    assert status.message == "The run's process never started; start the run again."
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"state": "running", "color": "red"}', b"\xff\xfe"])
+def test_a_damaged_status_is_one_line(tmp_path: Path, text: str | bytes | None) -> None:
+    if text is not None:
+        (tmp_path / "status.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RunError, match="delete the run") as caught:
+        store.read_status(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+# --- listing, finding, deleting ------------------------------------------------------------------------------------
+
+
+def test_runs_are_listed_newest_first_and_damaged_ones_left_out(tmp_path: Path) -> None:
+    assert store.list_runs(tmp_path / "nowhere") == []
+    old, new = (write_running(tmp_path, created=created) for created in (10.0, 20.0))
+    broken = store.new_run(tmp_path)
+    (broken / "status.json").write_text("{")
+    unfinished = write_running(tmp_path, created=30.0, state="done")  # without a result
+    (tmp_path / "notes").mkdir()
+    (tmp_path / ".queue.lock").touch()
+    assert [run.path for run in store.list_runs(tmp_path)] == [new, old]
+    assert not (unfinished / "result.json").exists()
+
+
+def test_the_active_are_listed_in_the_order_of_their_submission(tmp_path: Path) -> None:
+    second, first = (write_running(tmp_path, created=created) for created in (20.0, 10.0))
+    write_running(tmp_path, created=1.0, state="done")
+    write_running(tmp_path, created=2.0, pid_created=1.0)
+    assert [path for path, _ in store.list_active(tmp_path)] == [first, second]
+
+
+@pytest.mark.parametrize(
+    "run_id", ["", ".", "..", "../secret", "/etc", "20250101-000000-abcdef/../..", "20250101-000000-ABCDEF", "x" * 999]
+)
+def test_what_is_no_run_id_never_becomes_a_path(tmp_path: Path, run_id: str) -> None:
+    (tmp_path / "secret").mkdir()
+    with pytest.raises(RunError, match="There is no run"):
+        store.find_run(tmp_path / "runs", run_id)
+    with pytest.raises(RunError, match="There is no run"):
+        store.delete_run(tmp_path / "runs", run_id)
+    assert (tmp_path / "secret").is_dir()
+
+
+def test_a_trailing_newline_is_no_run_id(run_dir: Path) -> None:
+    with pytest.raises(RunError, match="There is no run"):
+        store.find_run(run_dir.parent, f"{run_dir.name}\n")
+
+
+def test_a_finished_run_is_found_and_deleted(run_dir: Path) -> None:
+    run = store.find_run(run_dir.parent, run_dir.name)
+    assert (run.id, run.path, run.status.state) == (run_dir.name, run_dir, "done")
+    assert run.result is not None
+    assert run.result["schema"] == 1
+    store.delete_run(run_dir.parent, run_dir.name)
+    assert not run_dir.exists()
+
+
+def test_an_active_run_is_not_deleted(tmp_path: Path) -> None:
+    path = write_running(tmp_path)
+    with pytest.raises(RunError, match="still active; cancel it first"):
+        store.delete_run(tmp_path, path.name)
+    assert path.is_dir()
+
+
+# --- matrices ------------------------------------------------------------------------------------------------------
+
+
+def test_matrices_come_back_as_they_were_written(run_dir: Path) -> None:
+    run = store.read_run(run_dir)
+    tensors = load_file(run.model_dir / "model.safetensors")
+    layouts = store.read_layouts(run)
+    assert len(layouts) == 2 * (4 + 2)
+    grouped = 0
+    for (layer, kind, name), layout in layouts.items():
+        view = store.read_matrix(run, layer, kind, name)
+        mask = layout.mask()
+        assert view.pruned.dtype == view.importance.dtype == np.float32
+        assert view.pruned.shape == view.importance.shape == (layout.rows, layout.columns)
+        assert not view.pruned[~mask].any()
+        np.testing.assert_array_equal(view.layout.mask(), mask)
+        for g, (rows, columns) in enumerate(zip(layout.row_groups, layout.column_groups, strict=True)):
+            block = tensors[f"layer.{layer}.{kind}.{name}.{g}"]
+            np.testing.assert_array_equal(view.pruned[np.ix_(rows, columns)], block)
+        assert view.dense is not None
+        np.testing.assert_allclose(view.pruned[mask], 1.05 * view.dense[mask], rtol=1e-6)
+        assert view.importance.max() == 1.0
+        assert len(view.kept_importance) == len(layout.row_groups)
+        assert sum(view.kept_importance) <= 1 + 1e-6
+        if mask.any() and not mask.all():
+            grouped += 1
+            kept = float(view.importance[mask].sum() / view.importance.sum())
+            assert sum(view.kept_importance) == pytest.approx(kept, abs=0.01)  # stored in half precision
+    assert grouped > 0
+
+
+def test_blocks_may_share_a_tensor(tmp_path: Path) -> None:
+    """The rows of one tensor can hold the blocks of several matrices, one after another."""
+    shape = SublayerShape("feed_forward", hidden=2, units=3, width=1)
+    from pgb_core.layout import rectangle_layout
+
+    layout: SublayerLayout = rectangle_layout(shape, np.array([2, 0]))
+    kind: Kind = "feed_forward"
+    stacked = np.arange(20, dtype=np.float32).reshape(10, 2)
+    (tmp_path / "model").mkdir()
+    save_file({"all": stacked}, tmp_path / "model" / "model.safetensors")
+    names = {(0, kind, "intermediate"): "a", (0, kind, "output"): "b"}
+    places = {(0, kind, "intermediate"): [("all", 4, 6)], (0, kind, "output"): [("all", 8, 10)]}
+    scores = {(0, kind, "intermediate"): np.zeros((3, 2), np.float32), (0, kind, "output"): np.ones((2, 3), np.float32)}
+    store.write_layout(tmp_path, [(0, layout)], names, places, scores)
+    store.write_json(tmp_path / "spec.json", {})
+    run = store.Run("id", tmp_path, {}, store.Status("done"), {})
+    view = store.read_matrix(run, 0, "feed_forward", "intermediate")
+    np.testing.assert_array_equal(view.pruned, [[10, 11], [0, 0], [8, 9]])
+    assert view.dense is None
+    assert view.kept_importance == (0.0,)  # nothing to share out, and no division by zero
+    view = store.read_matrix(run, 0, "feed_forward", "output")
+    np.testing.assert_array_equal(view.pruned, [[17, 0, 16], [19, 0, 18]])
+    assert view.kept_importance == pytest.approx((4 / 6,))
+
+
+def test_without_its_checkpoint_a_matrix_has_no_dense_weights(run_dir: Path) -> None:
+    run = store.read_run(run_dir)
+    moved = replace(run, spec={**run.spec, "checkpoint_path": str(run_dir / "moved")})
+    assert store.read_matrix(moved, 0, "attention", "query").dense is None
+
+
+@pytest.mark.parametrize("place", [(9, "attention", "query"), (0, "pooler", "query"), (0, "attention", "intermediate")])
+def test_a_matrix_that_a_run_lacks_is_one_line(run_dir: Path, place: tuple[int, str, str]) -> None:
+    with pytest.raises(RunError, match="has no matrix"):
+        store.read_matrix(store.read_run(run_dir), *place)
+
+
+@pytest.mark.parametrize(
+    "name", ["layout.json", "layout.safetensors", "importance.safetensors", "model/model.safetensors"]
+)
+def test_a_damaged_run_is_one_line(run_dir: Path, name: str) -> None:
+    run = store.read_run(run_dir)
+    (run_dir / name).write_bytes(b"damaged")
+    with pytest.raises(RunError, match=f"{Path(name).name} of .* is missing or damaged"):
+        store.read_matrix(run, 0, "attention", "query")
+
+
+def test_options_are_read(run_dir: Path) -> None:
+    options = store.read_options(store.read_run(run_dir))
+    assert [(entry["layer"], entry["kind"]) for entry in options] == [
+        (layer, kind) for layer in (0, 1) for kind in ("attention", "feed_forward")
+    ]
+
+
+def test_a_run_folder_is_plain_json(run_dir: Path) -> None:
+    for path in run_dir.glob("*.json"):
+        assert isinstance(json.loads(path.read_text()), dict)
+    assert store.log_file(run_dir) == run_dir / "log.txt"
