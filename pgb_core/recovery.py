@@ -54,10 +54,10 @@ def finetune(
         model.eval()
         return
     model.to(device)
-    optimizer = torch.optim.AdamW(_parameter_groups(model), lr=learning_rate)
+    optimizer = torch.optim.AdamW(_parameter_groups(model), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, total=total))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    cuda = range(torch.cuda.device_count()) if device.type == "cuda" else ()
     done = 0
     model.train()
     try:

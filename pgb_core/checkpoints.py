@@ -1,0 +1,193 @@
+"""Where checkpoints come from and how they are loaded without running anything that is in them.
+
+Only what `describe` accepts is loaded, into a concrete class, with a configuration made of allow-listed keys.
+Importing this module imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+
+from pgb_core import hub
+from pgb_core.errors import CheckpointError
+from pgb_core.inspection import CheckpointInfo, describe, read_config
+from pgb_core.progress import Step, silent
+from pgb_core.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from transformers import BertForSequenceClassification, BertTokenizer
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointInfo",
+    "describe",
+    "list_checkpoints",
+    "load_model",
+    "load_tokenizer",
+    "resolve",
+]
+
+Source = Literal["demo", "folder", "hub", "pruned"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MEMORY_FACTOR = 4
+"""A run holds about this many times the float32 weights: the dense and the pruned model, gradients, statistics."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine: the name it was asked for by, where it is, and which weights exactly."""
+
+    name: str
+    path: Path
+    source: Source
+    revision: str | None
+    """Commit on the Hub; None for what does not come from there."""
+    fingerprint: str
+    """SHA-256 of model.safetensors, in hexadecimal."""
+
+
+def resolve(name: str, task: str, step: Step = silent) -> Checkpoint:
+    """The checkpoint that `name` means, fetched or prepared if need be.
+
+    `name` is `demo` (the one fine-tuned on `task`), a folder of the models folder, a path, or a Hub id. An existing
+    folder goes before the Hub; `hub:owner/name` always means the Hub.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it cannot be loaded safely.
+    """
+    revision = None
+    source: Source
+    if name == "demo":
+        from pgb_core import demo
+
+        path, source = demo.prepare(demo.task_for(task), step), "demo"
+    elif folder := _local_folder(name):
+        path, source = folder, "folder"
+    elif hub.HUB_ID.fullmatch(name.removeprefix("hub:")):
+        path, revision = hub.fetch(name.removeprefix("hub:"), step)
+        source = "hub"
+    else:
+        raise CheckpointError(
+            f"no checkpoint {name!r}; give 'demo', a folder with config.json and model.safetensors, "
+            "or a Hub id owner/name."
+        )
+    if describe(path).pruned:
+        source = "pruned"
+    with (path / "model.safetensors").open("rb") as file:
+        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+    return Checkpoint(name, path, source, revision, fingerprint)
+
+
+def _local_folder(name: str) -> Path | None:
+    """A plain name is looked up in the models folder first: that is what the app offers."""
+    if _NAME.fullmatch(name):
+        models = get_settings().models_dir.resolve()
+        folder = (models / name).resolve()
+        if folder.is_dir() and folder.parent == models:
+            return folder
+    path = Path(name).expanduser()
+    return path.resolve() if path.is_dir() else None
+
+
+def list_checkpoints(settings: Settings) -> list[str]:
+    """`demo` and the subfolders of the models folder that can be pruned, by name; others are left out."""
+    names = ["demo"]
+    models = settings.models_dir.resolve()
+    for folder in sorted(models.iterdir()) if models.is_dir() else []:
+        if not _NAME.fullmatch(folder.name) or folder.name == "demo" or folder.resolve().parent != models:
+            continue
+        try:
+            info = describe(folder)
+        except CheckpointError:
+            continue
+        if not info.pruned:
+            names.append(folder.name)
+    return names
+
+
+def load_model(path: Path) -> BertForSequenceClassification:
+    """The dense model of folder `path`: float32, on the CPU, in eval mode, every tensor from the file.
+
+    Raises:
+        CheckpointError: what `describe` refuses; a pruned checkpoint; an untrained head; missing, unexpected or
+            non-finite weights; too little memory.
+    """
+    info = describe(path)
+    if info.pruned:
+        raise CheckpointError(f"{path.name} is pruned already; load it with load_pruned, or prune its dense original.")
+    if not info.head_trained:
+        raise CheckpointError(
+            f"the classification head of {path.name} is not trained; fine-tune it on your task first, or use 'demo'."
+        )
+    needed, free = info.parameters * 4 * _MEMORY_FACTOR, psutil.virtual_memory().available
+    if needed > free:
+        raise CheckpointError(f"{path.name} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.")
+    return _load(path)
+
+
+def _load(path: Path) -> BertForSequenceClassification:
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+    from transformers.utils import logging
+
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model, report = BertForSequenceClassification.from_pretrained(
+            path,
+            config=BertConfig(**read_config(path / "config.json")),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    finally:
+        if bar:
+            logging.enable_progress_bar()
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        names = sorted(str(name) for name in report[kind] if not str(name).endswith("position_ids"))
+        if names:
+            raise CheckpointError(f"{path.name}: {len(names)} {kind.replace('_keys', '')} tensors, such as {names[0]}.")
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{path.name}: tensor {name} holds NaN or infinite values; the checkpoint is damaged."
+            )
+    model.eval()
+    return model
+
+
+def load_tokenizer(path: Path) -> BertTokenizer:
+    """The tokenizer of folder `path`; its `model_max_length` is the number of positions the model has.
+
+    Raises:
+        CheckpointError: the tokenizer files are missing or damaged, or know more tokens than the model.
+    """
+    from transformers import BertTokenizer
+
+    info = describe(path)
+    if not (path / "tokenizer.json").is_file() and not (path / "vocab.txt").is_file():
+        raise CheckpointError(
+            f"{path.name} has neither tokenizer.json nor vocab.txt; save the tokenizer there as well."
+        )
+    try:
+        tokenizer = BertTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the library raises many kinds, down to bare Exception from Rust
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"the tokenizer of {path.name} cannot be read ({reason:.200}).") from error
+    if len(tokenizer) > info.vocabulary:
+        raise CheckpointError(
+            f"the tokenizer of {path.name} has {len(tokenizer)} tokens, its model {info.vocabulary}; "
+            "they do not belong together."
+        )
+    tokenizer.model_max_length = info.max_positions
+    return tokenizer

