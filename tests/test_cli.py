@@ -1,0 +1,380 @@
+"""The command line: one answer on stdout, one line on stderr for what a user gets wrong, the right exit code."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgb_core import CheckpointError, JobCancelled, PruneSpec, console, jobs, store
+from pgb_core import __main__ as cli
+from pgb_core.console import ProgressPrinter
+from pgb_core.errors import explain
+from pgb_core.progress import Progress
+from pgb_core.settings import get_settings
+from tests.sample_run import make_sample_run
+
+ROOT = Path(__file__).resolve().parent.parent
+PRUNE = ("prune", "--checkpoint", "demo", "--task", "bbc-news", "--sparsity", "0.5", "--out", "unused")
+
+
+def pgb(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`python -m pgb_core` in a process of its own."""
+    command = [sys.executable, "-m", "pgb_core", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, **options)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line on stderr with which a command was refused; nothing else was said."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("pgb: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr.removeprefix("pgb: ").strip()
+
+
+# --- what a user can get wrong -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "the following arguments are required: COMMAND"),
+        (("paint",), "invalid choice: 'paint'"),
+        (("prune",), "the following arguments are required: --checkpoint, --task, --sparsity, --out"),
+        ((*PRUNE, "--sparsity", "half"), "argument --sparsity: invalid float value: 'half'"),
+        ((*PRUNE, "--sparsity", "1.5"), r"sparsity 1.5 is not in [0, 1); 0.5 removes half the weights."),
+        ((*PRUNE, "--sparsity", "nan"), r"sparsity nan is not in [0, 1)"),
+        ((*PRUNE, "--method", "magic"), "argument --method: invalid choice: 'magic' (choose from"),
+        ((*PRUNE, "--task", "chess"), "argument --task: invalid choice: 'chess' (choose from"),
+        ((*PRUNE, "--device", "tpu"), "argument --device: invalid choice: 'tpu'"),
+        ((*PRUNE, "--eval-samples", "0"), "argument --eval-samples: 0 is not at least 1"),
+        ((*PRUNE, "--eval-samples", "few"), "argument --eval-samples: invalid whole number value: 'few'"),
+        ((*PRUNE, "--calibration-samples", "2"), "calibration samples 2 is not in 8..8192."),
+        ((*PRUNE, "--recover-epochs", "-1"), "recover epochs -1 is not in 0..20."),
+        ((*PRUNE, "--task", "csv"), "task csv needs --train-file with columns text[,text_pair],label."),
+        ((*PRUNE, "--train-file", "x.csv"), "--train-file and --eval-file belong to task csv, not to 'bbc-news'."),
+        ((*PRUNE, "--recover", "2"), "unrecognized arguments: --recover 2"),
+        (("latency", "--checkpoint", "demo", "--batch", "0"), "argument --batch: 0 is not at least 1"),
+        (("runs", "show"), "runs show needs the id of a run; 'runs list' shows them"),
+        (("runs", "delete"), "runs delete needs the id of a run; 'runs list' shows them"),
+        (("runs", "show", "../../etc"), "There is no run '../../etc' on this server."),
+        (("runs", "delete", "20250101-000000-abcdef"), "There is no run '20250101-000000-abcdef' on this server."),
+        (("runs", "paint"), "argument action: invalid choice: 'paint'"),
+        (("demo", "--task", "chess"), "chess"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = cli.main(arguments)
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    out, err = capsys.readouterr()
+    assert message in refused(subprocess.CompletedProcess(arguments, code, out, err))
+
+
+def test_the_same_from_a_shell_without_a_traceback(tmp_path: Path) -> None:
+    done = pgb(*PRUNE[:-2], "--out", tmp_path / "run", "--sparsity", "2", "--json")
+    assert refused(done) == "sparsity 2.0 is not in [0, 1); 0.5 removes half the weights."
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_setting_is_one_line() -> None:
+    done = pgb("runs", env={**os.environ, "PGB_MAX_RUNNING_JOBS": "0"})
+    assert refused(done) == "PGB_MAX_RUNNING_JOBS='0' is not a whole number of at least 1; correct it or unset it."
+
+
+@pytest.mark.parametrize("command", ["demo", "prune", "evaluate", "latency", "runs"])
+def test_help_names_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([command, "--help"])
+    assert exit_.value.code == 0
+    out, err = capsys.readouterr()
+    assert "--json" in out
+    assert "--queued" not in out
+    assert err == ""
+
+
+# --- how errors become lines and codes -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
+    """Runs the command line with a command that raises, and returns the exit code."""
+
+    def run(error: BaseException) -> int:
+        def demo(args: argparse.Namespace, printer: ProgressPrinter) -> cli.Answer:
+            printer.step("work")(1, 2, "half")
+            print("chatter of a library")
+            raise error
+
+        monkeypatch.setattr(cli, "demo", demo)
+        return cli.main(["demo", "--json"])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (CheckpointError("no checkpoint\nhere"), 2, "no checkpoint here"),
+        (JobCancelled("The run was cancelled."), 130, "The run was cancelled."),
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (MemoryError(), 2, "Not enough memory; take a smaller checkpoint"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 2, "Not enough memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"), 2, "Not enough memory"),
+        (OSError(28, "No space left on device", "/runs/x"), 2, "/runs/x: No space left on device; free some space"),
+        (PermissionError(13, "Permission denied", "/runs/x"), 2, "/runs/x: Permission denied."),
+        (OSError("odd"), 2, "odd."),
+    ],
+)
+def test_an_error_is_one_line_after_the_progress(
+    failing: Callable[[BaseException], int],
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    line: str,
+) -> None:
+    assert failing(error) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    progress, chatter, last = err.splitlines()
+    assert progress == "[ 50%] work: half"
+    assert chatter == "chatter of a library"
+    assert last.startswith(f"pgb: {line}")
+
+
+def test_a_fault_of_the_program_is_not_hidden(failing: Callable[[BaseException], int]) -> None:
+    with pytest.raises(RuntimeError, match="a fault"):
+        failing(RuntimeError("a fault"))
+    assert explain(RuntimeError("a fault")) is None
+    assert explain(ValueError("a fault")) is None
+
+
+# --- stdout belongs to the answer ----------------------------------------------------------------------------------
+
+
+def test_what_libraries_and_their_children_print_goes_to_stderr() -> None:
+    code = (
+        "import os, subprocess, sys\n"
+        "from pgb_core import __main__ as cli\n"
+        "def demo(args, printer):\n"
+        "    print('python')\n"
+        "    os.write(1, b'native\\n')\n"
+        "    subprocess.run(['echo', 'child'], check=True)\n"
+        "    return cli.Answer({'a': 1}, 'text')\n"
+        "cli.demo = demo\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", code, "demo"]
+    done = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == {"a": 1}
+    assert sorted(done.stderr.split()) == ["child", "native", "python"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "text\n"
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    for _ in range(3):
+        make_sample_run(get_settings().runs_dir)
+    command = f"{sys.executable!r} -m pgb_core runs --json | true"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+
+
+def test_no_answer_holds_a_nan() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        console.to_json({"score": float("nan")})
+
+
+# --- progress ------------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_in_a_file_is_a_line_a_second_at_most() -> None:
+    now, stream = [0.0], io.StringIO()
+    printer = ProgressPrinter(stream, clock=lambda: now[0])
+    step = printer.step("work")
+    for piece in range(31):
+        now[0] = 100 + piece / 10
+        step(piece, 30, f"piece {piece}")
+    printer.close()
+    assert stream.getvalue().splitlines() == [
+        "[  0%] work: piece 0",
+        "[ 33%] work: piece 10",
+        "[ 67%] work: piece 20",
+        "[100%] work: piece 30",
+    ]
+
+
+def test_progress_on_a_terminal_is_one_line_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    now, stream = [100.0], Terminal()
+    printer = ProgressPrinter(stream, clock=lambda: now[0])
+    printer.report(Progress("importance", 0.5, 0.25, "batch 3 of 6 of a very long message", 61.0))
+    now[0] += 1
+    printer.report(Progress("budget", 0.0, 0.5, "", None))
+    printer.close()
+    printer.close()
+    assert stream.getvalue() == "\r\x1b[2K[ 25%] importance: batch 3 of\r\x1b[2K[ 50%] budget\n"
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+def test_runs_list_show_delete() -> None:
+    runs_dir = get_settings().runs_dir
+    assert pgb("runs").stdout == f"There are no runs in {runs_dir}.\n"
+    assert json.loads(pgb("runs", "list", "--json").stdout) == []
+
+    path = make_sample_run(runs_dir, sparsity=0.5, recovered=True)
+    result = store.read_json(path / "result.json")
+    header, row = pgb("runs", "list").stdout.splitlines()
+    assert header.split() == ["RUN", "STATE", "CHECKPOINT", "TASK", "METHOD", "SPARSITY", "SCORE"]
+    assert row.split() == [path.name, "done", "demo", "bbc-news", "pgb", "50%", f"{result['score']['recovered']:.4f}"]
+    (entry,) = json.loads(pgb("runs", "list", "--json").stdout)
+    assert (entry["id"], entry["path"], entry["status"]["state"]) == (path.name, str(path), "done")
+
+    shown = json.loads(pgb("runs", "show", path.name, "--json").stdout)
+    assert shown["result"] == result
+    assert shown["spec"]["sparsity"] == 0.5
+    text = pgb("runs", "show", path.name).stdout
+    assert "demo, bbc-news, pgb, 50% to remove" in text
+    assert f"recovered {result['score']['recovered']:.4f}" in text
+
+    assert json.loads(pgb("runs", "delete", path.name, "--json").stdout) == {"deleted": path.name}
+    assert not path.exists()
+
+
+def test_a_failed_run_is_shown_with_its_reason() -> None:
+    path = make_sample_run(get_settings().runs_dir)
+    (path / "result.json").unlink()
+    store.write_status(path, store.Status("failed", message="The disk is full."))
+    done = pgb("runs", "show", path.name)
+    assert done.returncode == 0
+    assert "failed (The disk is full.)" in done.stdout
+    assert pgb("runs", "list").stdout.splitlines()[1].split()[-1] == "-"
+
+
+# --- results in words ----------------------------------------------------------------------------------------------
+
+
+def test_a_result_in_words(tmp_path: Path) -> None:
+    result = store.read_json(make_sample_run(tmp_path) / "result.json")
+    lines = dict(line.split(maxsplit=1) for line in console.describe_result(result).splitlines())
+    assert lines["removed"].endswith("of the encoder weights (asked for 50.00%)")
+    assert f"dense {result['score']['dense']:.4f} ±" in lines["accuracy"]
+    assert "recovered" not in lines["accuracy"]
+    assert f"{result['latency']['speedup']:.2f}x as fast" in lines["latency"]
+    assert "latency" not in console.describe_result({**result, "latency": None})
+
+
+def test_latency_of_one_model_in_words() -> None:
+    latency = {"dense": {"median_ms": 12.34}, "pruned": None, "batch": 8, "length": 128, "threads": 2, "device": "cpu"}
+    assert console.describe_latency(latency) == "dense 12.3 ms; batch 8 of 128 tokens, 2 threads, cpu"
+
+
+# --- the real thing, on a tiny checkpoint --------------------------------------------------------------------------
+
+
+def test_prune_evaluate_latency(tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a run"
+    data = ("--task", "csv", "--train-file", tiny_csv, "--max-length", "32")
+    options = ("--sparsity", "0.5", "--calibration-samples", "64", "--recover-epochs", "1", "--device", "cpu")
+    done = pgb("prune", "--checkpoint", tiny_checkpoint, *data, *options, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result == store.read_json(out / "result.json")
+    assert result["method"] == "pgb"
+    assert result["sparsity"]["target"] == 0.5
+    assert result["parameters"]["pruned"] < result["parameters"]["dense"]
+    assert set(result["score"]) >= {"metric", "dense", "masked", "compensated", "recovered", "samples"}
+    assert result["latency"]["speedup"] > 0
+    assert "[100%]" in done.stderr or "importance" in done.stderr
+
+    run = store.read_run(out)
+    assert run.status.state == "done"
+    assert PruneSpec.from_dict(run.spec).sparsity == 0.5
+
+    for folder, expected in ((tiny_checkpoint, "dense"), (out / "model", "recovered")):
+        done = pgb("evaluate", "--checkpoint", folder, *data, "--device", "cpu", "--json")
+        assert done.returncode == 0, done.stderr
+        score = json.loads(done.stdout)
+        assert {"metric", "score", "samples", "standard_error", "task", "checkpoint"} <= set(score)
+        assert score["score"] == pytest.approx(result["score"][expected])
+        assert score["samples"] == result["score"]["samples"]
+
+    sizes = ("--batch", "2", "--length", "16", "--threads", "1", "--device", "cpu")
+    done = pgb("latency", "--checkpoint", out / "model", "--against", tiny_checkpoint, *sizes, "--json")
+    assert done.returncode == 0, done.stderr
+    latency = json.loads(done.stdout)
+    assert (latency["batch"], latency["length"], latency["threads"]) == (2, 16, 1)
+    assert latency["dense"]["median_ms"] > 0
+    assert latency["pruned"]["median_ms"] > 0
+    assert "as fast" in pgb("latency", "--checkpoint", out / "model", "--against", tiny_checkpoint, *sizes).stdout
+    done = pgb("latency", "--checkpoint", tiny_checkpoint, *sizes)
+    assert done.returncode == 0, done.stderr
+    assert "ms" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["prune", "evaluate"])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [("checkpoint", "nowhere"), ("train_file", "nowhere.csv"), ("column", "label"), ("label", "purple")],
+)
+def test_a_wrong_file_is_one_line(
+    tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path, command: str, wrong: str, message: str
+) -> None:
+    checkpoint, train = tiny_checkpoint, tiny_csv
+    if wrong == "checkpoint":
+        checkpoint = tmp_path / "nowhere"
+    elif wrong == "train_file":
+        train = tmp_path / "nowhere.csv"
+    else:
+        train = tmp_path / "wrong.csv"
+        header = "text,color" if wrong == "column" else "text,label"
+        train.write_text("\n".join([header, *(f"a text,{'purple' if n % 2 else 'green'}" for n in range(20))]))
+    arguments: list[str | Path] = ["--checkpoint", checkpoint, "--task", "csv", "--train-file", train]
+    if command == "prune":
+        arguments += ["--sparsity", "0.5", "--out", tmp_path / "run", "--no-latency"]
+    done = pgb(command, *arguments, "--json")
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    line = [line for line in done.stderr.splitlines() if not line.startswith("[")]
+    assert len(line) == 1, done.stderr
+    assert line[0].startswith("pgb: ")
+    assert message in line[0]
+    if (tmp_path / "run").exists():
+        assert store.read_status(tmp_path / "run").state == "failed"
+
+
+def test_a_run_in_the_background_is_the_same_command(
+    tiny_checkpoint: Path, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = PruneSpec(
+        str(tiny_checkpoint), "csv", 0.5, train_file=str(tiny_csv), calibration_samples=64, latency=False, device="cpu"
+    )
+    run_dir = get_settings().runs_dir / jobs.submit(spec)
+    process = store.find_process(store.recorded_status(run_dir))
+    assert process is not None
+    process.wait(90)
+    run = store.read_run(run_dir)
+    assert run.status.state == "done", store.log_file(run_dir).read_text()
+    assert run.result is not None
+    assert PruneSpec.from_dict(run.spec) == spec
+    assert "accuracy" in store.log_file(run_dir).read_text()
