@@ -1,0 +1,215 @@
+"""Stage 4, compensation: the kept weights are refitted by least squares, bottom-up, so that they stand in for the removed.
+
+A linear layer that is to give Y from inputs X, with weights W0 now, gets (ridge regression towards W0)
+
+    W = (B + lambda W0 D) (H + lambda D)^-1,   H = X X^T,  B = Y X^T,  D = identity with almost 0 for the bias,
+
+group by group over the group's inputs and the bias. Inputs come from the already pruned model below, targets from the dense
+model: the dense output for the entry matrices; for the exit the dense output plus the dense residual minus the pruned one,
+which corrects what has drifted below. A dropped sublayer keeps a bias, the same refit with no inputs. Our reading of PGB's
+weight compensation (arXiv 2502.03984).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from pgb_core.architectures import Sublayer, attention_mask, embed
+from pgb_core.batching import Batch
+from pgb_core.grouped import Constant, GroupedLinear, PrunedSublayer, cut, entry_rows, exit_order, stacked_entry
+from pgb_core.importance import DAMPING, solve_dtype, with_constant
+from pgb_core.layout import SublayerLayout
+from pgb_core.progress import Step, silent
+
+_BIAS_DAMPING = 1e-6
+"""Of the other inputs' damping: the bias may move freely, but a constant input stays solvable."""
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """One batch on its way through both models: what the next sublayer reads in each."""
+
+    dense: Tensor
+    """(B, L, hidden)"""
+    pruned: Tensor
+    """(B, L, hidden)"""
+    real: Tensor
+    """(B, L) boolean, true on real tokens"""
+    mask: Tensor | None
+    """For `Sublayer.mix`."""
+
+
+@torch.no_grad()
+def first_states(model: nn.Module, batches: Sequence[Batch]) -> list[States]:
+    """The states that the first sublayer reads: both models still agree."""
+    device = next(model.parameters()).device
+    states: list[States] = []
+    for batch in (batch.to(device) for batch in batches):
+        x = embed(model, batch.inputs)
+        states.append(States(x, x, batch.attention_mask.bool(), attention_mask(batch.attention_mask)))
+    return states
+
+
+@torch.no_grad()
+def compensate(
+    model: nn.Module,
+    sublayers: Sequence[Sublayer],
+    layouts: Sequence[SublayerLayout],
+    batches: Sequence[Batch],
+    *,
+    step: Step = silent,
+) -> list[PrunedSublayer]:
+    """Refit every sublayer in turn, each to the inputs that the refitted ones below it give.
+
+    Below the first removed weight both models agree and there is nothing to refit.
+    """
+    states = first_states(model, batches)
+    refitted: list[PrunedSublayer] = []
+    drifted = False
+    for i, (sub, layout) in enumerate(zip(sublayers, layouts, strict=True)):
+        pruned = cut(sub, layout)
+        drifted = drifted or not layout.untouched
+
+        def inner(done: int, total: int, message: str = "", i: int = i, sub: Sublayer = sub) -> None:
+            step(i * total + done, len(sublayers) * total, f"refitting the {sub.name}")
+
+        if drifted:
+            refit(sub, pruned, states, step=inner)
+        states = advance(sub, pruned, states, step=inner)
+        refitted.append(pruned)
+    return refitted
+
+
+def refit(sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], *, step: Step = silent) -> None:
+    """Refit one sublayer in place: the entry matrices, then, on what they give, the exit."""
+    total = 3 * len(states)
+    if pruned.entry is not None:
+        gram, cross = entry_sums(sub, states, step)
+        refit_entry(sub, pruned, gram, cross)
+    size = 1 if pruned.entry is None else pruned.layout.kept_units * sub.shape.width + 1
+    sums = ExitSums(size, sub.shape.hidden, sub.exit.weight.device)
+    for n, state in enumerate(states):
+        target = sub.exit(sub.hidden(state.dense, state.mask)) + state.dense - state.pruned
+        hidden = None if pruned.entry is None else pruned.hidden(state.pruned, state.mask)[state.real]
+        sums.add(hidden, target[state.real])
+        step(len(states) + n, total)
+    refit_exit(sub, pruned, sums)
+
+
+def advance(
+    sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], *, step: Step = silent
+) -> list[States]:
+    """What the next sublayer reads. Where both models still agree, they share one tensor."""
+    following: list[States] = []
+    for n, state in enumerate(states):
+        dense = sub.norm(state.dense + sub.exit(sub.hidden(state.dense, state.mask)))
+        same = state.pruned is state.dense and pruned.layout.untouched
+        after = dense if same else sub.norm(state.pruned + pruned(state.pruned, state.mask))
+        following.append(replace(state, dense=dense, pruned=after))
+        step(2 * len(states) + n, 3 * len(states))
+    return following
+
+
+# --- sums over tokens ----------------------------------------------------------------------------------------------
+
+
+def entry_sums(sub: Sublayer, states: Sequence[States], step: Step = silent) -> tuple[Tensor, Tensor]:
+    """(hidden + 1, hidden + 1) sums over tokens of x' x'^T and of x x'^T, x dense and x' pruned inputs with a constant."""
+    size, device = sub.shape.hidden + 1, sub.exit.weight.device
+    gram, cross = torch.zeros(size, size, device=device), torch.zeros(size, size, device=device)
+    for n, state in enumerate(states):
+        pruned = with_constant(state.pruned[state.real])
+        gram.addmm_(pruned.T, pruned)
+        cross.addmm_(with_constant(state.dense[state.real]).T, pruned)
+        step(n, 3 * len(states))
+    return gram, cross
+
+
+class ExitSums:
+    """Sums over tokens for the refit of an exit with `size` - 1 inputs and a constant."""
+
+    def __init__(self, size: int, hidden: int, device: torch.device) -> None:
+        self.gram = torch.zeros(size, size, device=device)
+        """(k + 1, k + 1) of z z^T"""
+        self.cross = torch.zeros(hidden, size, device=device)
+        """(hidden, k + 1) of y z^T"""
+
+    def add(self, hidden: Tensor | None, target: Tensor) -> None:
+        """Count (T, k) inputs, None where there are none, and their (T, hidden) targets."""
+        z = target.new_ones(len(target), 1) if hidden is None else with_constant(hidden)
+        self.gram.addmm_(z.T, z)
+        self.cross.addmm_(target.T, z)
+
+
+# --- solving -------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def refit_entry(sub: Sublayer, pruned: PrunedSublayer, gram: Tensor, cross: Tensor) -> None:
+    """Refit the entry matrices in place, group by group, to the dense outputs: B = [W b] (x x'^T)."""
+    if pruned.entry is None:
+        return
+    weight, bias = stacked_entry(sub)
+    dense = torch.cat([weight, bias[:, None]], dim=1)  # (parts * inner, hidden + 1)
+    biases: list[Tensor] = []
+    for g, group in enumerate(pruned.layout.groups):
+        rows = entry_rows(pruned.layout, g).to(weight.device)
+        inputs = _with_last(torch.from_numpy(group.columns).to(weight.device), len(gram) - 1)
+        solution = ridge(dense[rows] @ cross[:, inputs], gram[inputs][:, inputs], dense[rows][:, inputs])
+        pruned.entry.weights[g].copy_(solution[:, :-1])
+        biases.append(solution[:, -1])
+    pruned.entry.bias.copy_(torch.cat(biases))
+
+
+@torch.no_grad()
+def refit_exit(sub: Sublayer, pruned: PrunedSublayer, sums: ExitSums) -> None:
+    """Refit the exit in place, group by group; outputs in no group get their mean."""
+    gram, cross = sums.gram, sums.cross
+    mean = cross[:, -1] / gram[-1, -1]
+    if isinstance(pruned.exit, Constant):
+        pruned.exit.bias.copy_(mean)
+        return
+    order = torch.from_numpy(exit_order(pruned.layout)).to(cross.device)
+    biases: list[Tensor] = []
+    start = 0
+    for g, group in enumerate(pruned.layout.groups):
+        rows = torch.from_numpy(group.rows).to(cross.device)
+        inner = torch.from_numpy(pruned.layout.unit_rows(group)).to(cross.device)
+        inputs = _with_last(torch.arange(start, start + len(inner), device=cross.device), len(gram) - 1)
+        start += len(inner)
+        current = torch.cat([sub.exit.weight[rows][:, inner], sub.exit.bias[rows][:, None]], dim=1)
+        solution = ridge(cross[rows][:, inputs], gram[inputs][:, inputs], current)
+        pruned.exit.weights[g].copy_(solution[:, :-1])
+        biases.append(solution[:, -1])
+    rest = mean[order[sum(len(b) for b in biases) :]]
+    pruned.exit.bias.copy_(torch.cat([*biases, rest]))
+
+
+def ridge(cross: Tensor, gram: Tensor, current: Tensor, damping: float = DAMPING) -> Tensor:
+    """(N, k + 1) weights and bias (last) that fit the targets, drawn towards `current` (module docstring).
+
+    Args:
+        cross: (N, k + 1), B.
+        gram: (k + 1, k + 1), H, the constant last.
+        current: (N, k + 1), W0.
+    """
+    dtype = solve_dtype(gram.device)
+    gram, cross, current = gram.to(dtype), cross.to(dtype), current.to(dtype)
+    scale = gram.diagonal()[:-1].mean() if len(gram) > 1 else gram[-1, -1]
+    for _ in range(4):  # float32 on a GPU may need more damping than asked for
+        pull = torch.full((len(gram),), float(damping * scale), dtype=dtype, device=gram.device)
+        pull[-1] *= _BIAS_DAMPING
+        factor, failed = torch.linalg.cholesky_ex(gram + torch.diag(pull))
+        if not bool(failed):
+            break
+        damping *= 10
+    solution: Tensor = torch.cholesky_solve((cross + current * pull).T, factor).T
+    return solution.to(torch.float32)
+
+
+def _with_last(index: Tensor, last: int) -> Tensor:
+    return torch.cat([index, index.new_tensor([last])])

@@ -1,0 +1,275 @@
+"""What pruning cost and bought: score with standard error, parameters, FLOPs, bytes, and latency measured side by side."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pgb_core import checkpoints, tasks
+from pgb_core.architectures import attention_sizes, encoder_of
+from pgb_core.batching import Example, batches, encode, stratified_sample
+from pgb_core.errors import SpecError
+from pgb_core.grouped import MANIFEST, GroupedLinear, load_pruned
+from pgb_core.progress import Step, silent
+from pgb_core.settings import get_settings
+
+BATCH = 32
+
+
+# --- devices and models --------------------------------------------------------------------------------------------
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `auto`, `cpu` or `cuda`; sets the CPU threads of this process.
+
+    Raises:
+        SpecError: `cuda` is asked for, and there is none.
+    """
+    torch.set_num_threads(cpu_threads())
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SpecError("No CUDA device is available here; choose device auto or cpu.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def cpu_threads() -> int:
+    """CPU threads that a run takes: the setting, or one for each core."""
+    return get_settings().threads or torch.get_num_threads()
+
+
+def device_name(device: torch.device) -> str:
+    """E.g. `cpu` or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def load_any(path: Path) -> nn.Module:
+    """The dense or pruned model in folder `path`.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
+    checkpoints.describe(path)
+    return load_pruned(path) if (path / MANIFEST).is_file() else checkpoints.load_model(path)
+
+
+# --- score ---------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, examples: Sequence[Example], *, batch_size: int = BATCH, step: Step = silent
+) -> NDArray[np.int64]:
+    """(N,) predicted label of each example, in their order."""
+    device = next(model.parameters()).device
+    predictions = np.zeros(len(examples), dtype=np.int64)
+    done = 0
+    for batch in batches(examples, batch_size):
+        logits = model.eval()(**batch.to(device).inputs).logits
+        predictions[batch.indices.numpy()] = logits.argmax(dim=-1).cpu().numpy()
+        done += len(batch.indices)
+        step(done, len(examples), f"{done} of {len(examples)} examples")
+    return predictions
+
+
+def score_of(metric: str, predictions: NDArray[np.int64], examples: Sequence[Example]) -> tuple[float, float]:
+    """The score, as a fraction, and its standard error."""
+    labels = np.array([example.label for example in examples], dtype=np.int64)
+    return tasks.compute_score(metric, predictions, labels), tasks.standard_error(metric, predictions, labels)
+
+
+def evaluate_checkpoint(
+    checkpoint: str,
+    task: str,
+    *,
+    train_file: str | None = None,
+    eval_file: str | None = None,
+    eval_samples: int | None = None,
+    max_length: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    step: Step = silent,
+) -> dict[str, Any]:
+    """Score of a dense or pruned checkpoint on the evaluation split of `task`, as in the contract's `evaluate --json`.
+
+    Raises:
+        PGBError: the checkpoint or the data cannot be used.
+    """
+    target = choose_device(device)
+    found = checkpoints.resolve(checkpoint, task, step)
+    model = load_any(found.path).to(target)
+    id2label = labels_of(model)
+    data = tasks.load_task(task, id2label=id2label, train_file=train_file, eval_file=eval_file, seed=seed)
+    tokenizer = checkpoints.load_tokenizer(found.path)
+    examples = encode(data.evaluation, tokenizer, max_length or data.task.max_length)
+    if eval_samples is not None:
+        examples = stratified_sample(examples, eval_samples, seed)
+    score, error = score_of(data.task.metric, predict(model, examples, step=step), examples)
+    return {
+        "metric": data.task.metric,
+        "score": score,
+        "samples": len(examples),
+        "standard_error": error,
+        "task": task,
+        "checkpoint": checkpoint,
+    }
+
+
+def labels_of(model: nn.Module) -> dict[int, str]:
+    """Label names of a classifier, by index."""
+    config: Any = model.config
+    return {int(index): str(name) for index, name in config.id2label.items()}
+
+
+# --- size ----------------------------------------------------------------------------------------------------------
+
+
+def parameters(model: nn.Module) -> int:
+    """All parameters that the model holds."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def encoder_weights(model: nn.Module) -> int:
+    """Weights in the encoder's linear layers, biases not counted, as held by the dense or pruned model."""
+    return sum(weights for weights, _ in _linears(encoder_of(model)))
+
+
+def flops(model: nn.Module, *, batch: int = 1, length: int = 128) -> int:
+    """Multiply-adds x 2 of one forward pass: linear layers of the encoder, attention, pooler and classifier.
+
+    Attention is q k^T and the weighted sum of v: 2 L^2 multiply-adds for each of the heads * width rows. Biases,
+    LayerNorm, softmax, activations and embeddings are left out, as usual.
+    """
+    encoder = sum(weights for weights, _ in _linears(encoder_of(model))) * length
+    every = sum(weights for weights, _ in _linears(model))
+    head = every - sum(weights for weights, _ in _linears(encoder_of(model)))  # sees the first token only
+    attention = sum(2 * length * length * size for size in attention_sizes(model))
+    return 2 * batch * (encoder + head + attention)
+
+
+def _linears(module: nn.Module) -> list[tuple[int, nn.Module]]:
+    """(weights, module) of every linear layer below `module`, whole or grouped."""
+    found: list[tuple[int, nn.Module]] = []
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            found.append((child.weight.numel(), child))
+        elif isinstance(child, GroupedLinear):
+            found.append((sum(weight.numel() for weight in child.weights), child))
+    return found
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory this process has held: on the GPU if it runs there, else resident."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+# --- latency -------------------------------------------------------------------------------------------------------
+
+
+def measure_latency(
+    models: Mapping[str, nn.Module],
+    *,
+    batch: int = 8,
+    length: int = 128,
+    threads: int | None = None,
+    rounds: int = 15,
+    step: Step = silent,
+) -> dict[str, dict[str, float]]:
+    """Time of one forward pass of each model, in milliseconds.
+
+    The models take turns, round by round, so that whatever else the machine does hits all of them; medians over rounds.
+    """
+    from torch.utils.benchmark import Timer
+
+    threads = threads or cpu_threads()
+    timers: dict[str, Timer] = {}
+    for name, model in models.items():
+        device = next(model.parameters()).device
+        config: Any = model.config
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(0, config.vocab_size, (batch, length), generator=generator)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+        forward = torch.inference_mode()(model.eval())
+        environment = {"forward": forward, "inputs": {key: value.to(device) for key, value in inputs.items()}}
+        timers[name] = Timer("forward(**inputs)", globals=environment, num_threads=threads)
+    once = {name: timer.timeit(1).median for name, timer in timers.items()}  # warm-up, and how long a pass takes
+    numbers = {name: max(1, round(0.05 / seconds)) for name, seconds in once.items()}
+    times: dict[str, list[float]] = {name: [] for name in timers}
+    for n in range(rounds):
+        for name, timer in timers.items():
+            times[name].append(timer.timeit(numbers[name]).median * 1000)
+        step(n + 1, rounds, f"latency, round {n + 1} of {rounds}")
+    return {
+        name: {
+            "median_ms": float(np.median(ms)),
+            "p10_ms": float(np.percentile(ms, 10)),
+            "p90_ms": float(np.percentile(ms, 90)),
+            "repeats": rounds,
+        }
+        for name, ms in times.items()
+    }
+
+
+def compare_latency(
+    dense: nn.Module,
+    pruned: nn.Module,
+    *,
+    batch: int = 8,
+    length: int = 128,
+    threads: int | None = None,
+    step: Step = silent,
+) -> dict[str, Any]:
+    """The contract's `latency` object; `ideal_speedup` is the ratio of the FLOPs."""
+    device = next(pruned.parameters()).device
+    both = {"dense": dense, "pruned": pruned}
+    times = measure_latency(both, batch=batch, length=length, threads=threads, step=step)
+    arithmetic = {name: flops(model, batch=batch, length=length) for name, model in both.items()}
+    return {
+        **times,
+        "speedup": times["dense"]["median_ms"] / times["pruned"]["median_ms"],
+        "ideal_speedup": arithmetic["dense"] / arithmetic["pruned"],
+        "batch": batch,
+        "length": length,
+        "threads": threads or cpu_threads(),
+        "device": device_name(device),
+        "dtype": "float32",
+    }
+
+
+def measure_checkpoints(
+    checkpoint: str,
+    *,
+    against: str | None = None,
+    task: str = "bbc-news",
+    batch: int = 8,
+    length: int = 128,
+    threads: int | None = None,
+    device: str = "auto",
+    step: Step = silent,
+) -> dict[str, Any]:
+    """Latency of a pruned checkpoint beside a dense one, as in the contract's `latency --json`.
+
+    Args:
+        against: the dense checkpoint; by default the one itself, which shows the noise of the measurement.
+
+    Raises:
+        CheckpointError: one of the checkpoints cannot be loaded.
+        SpecError: the sequence is longer than the checkpoints' positions.
+    """
+    target = choose_device(device)
+    pruned = load_any(checkpoints.resolve(checkpoint, task, step).path).to(target)
+    dense = load_any(checkpoints.resolve(against or checkpoint, task, step).path).to(target)
+    for model in (dense, pruned):
+        config: Any = model.config
+        if length > config.max_position_embeddings:
+            raise SpecError(f"length {length} is more than the checkpoint's {config.max_position_embeddings} positions.")
+    return compare_latency(dense, pruned, batch=batch, length=length, threads=threads, step=step)

@@ -1,0 +1,262 @@
+"""Stage 1, importance: second-order scores of every encoder weight, from forward and backward passes over calibration text.
+
+The loss is expanded around the fine-tuned weights. Its curvature is the Fisher information, whose expectation over labels
+is the model's own: for logits with probabilities p it is J^T (diag(p) - p p^T) J. We draw v = sqrt(p) * e - p (sqrt(p) . e)
+with random signs e, so that E[v v^T] = diag(p) - p p^T exactly, and send v back through the network: the same expectation
+as labels sampled from the prediction, without waiting for the rare label that a confident model contradicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pgb_core.architectures import Sublayer, attention_mask, classify, embed
+from pgb_core.batching import Batch
+from pgb_core.layout import EXIT_NAME
+from pgb_core.progress import Step, silent
+
+DAMPING = 1e-3
+"""Added to a Gram matrix's diagonal before it is inverted, relative to the mean of the diagonal."""
+
+
+@dataclass(frozen=True, eq=False)
+class SublayerStatistics:
+    """What one pass over the calibration text says of a sublayer; means over its real tokens, float32.
+
+    The Gram matrices are of the inputs with a constant 1 appended, for the bias: H = mean_t x_t x_t^T.
+    """
+
+    entry_gram: Tensor
+    """(hidden + 1, hidden + 1)"""
+    exit_gram: Tensor
+    """(inner + 1, inner + 1)"""
+    entry_sensitivity: tuple[Tensor, ...]
+    """(inner,) per entry matrix: q_i = mean_t (dL/dy_ti)^2"""
+    exit_sensitivity: Tensor
+    """(hidden,)"""
+    fisher: tuple[Tensor, ...] | None
+    """(rows, columns) per matrix, the exit last: F_ij = mean_n (dL_n/dw_ij)^2 over samples n; None unless asked for."""
+
+
+class _Sums:
+    """Running sums of one sublayer."""
+
+    def __init__(self, sub: Sublayer, fisher: bool) -> None:
+        device, shape = sub.exit.weight.device, sub.shape
+        self.entry_gram = torch.zeros(shape.hidden + 1, shape.hidden + 1, device=device)
+        self.exit_gram = torch.zeros(shape.inner + 1, shape.inner + 1, device=device)
+        self.sensitivity = [torch.zeros(m.out_features, device=device) for m in (*sub.entries, sub.exit)]
+        self.fisher = [torch.zeros_like(m.weight) for m in (*sub.entries, sub.exit)] if fisher else None
+
+    def add(self, inputs: Sequence[Tensor], gradients: Sequence[Tensor], real: Tensor) -> None:
+        """`inputs`: of the entries and of the exit, (B, L, .); `gradients` of all outputs; `real`: (B, L) boolean."""
+        entry, exit_ = (with_constant(x[real]) for x in inputs)
+        self.entry_gram.addmm_(entry.T, entry)
+        self.exit_gram.addmm_(exit_.T, exit_)
+        for total, gradient in zip(self.sensitivity, gradients, strict=True):
+            total += gradient[real].square().sum(dim=0)
+        if self.fisher is not None:
+            sources = [inputs[0]] * (len(gradients) - 1) + [inputs[1]]
+            keep = real.unsqueeze(-1)
+            for fisher, x, gradient in zip(self.fisher, sources, gradients, strict=True):
+                for xs, gs in zip((x * keep).split(4), (gradient * keep).split(4), strict=True):
+                    fisher += torch.bmm(gs.transpose(1, 2), xs).square_().sum(dim=0)  # per sample, then squared
+
+    def means(self, tokens: int, samples: int) -> SublayerStatistics:
+        sensitivity = [total / tokens for total in self.sensitivity]
+        return SublayerStatistics(
+            self.entry_gram / tokens,
+            self.exit_gram / tokens,
+            tuple(sensitivity[:-1]),
+            sensitivity[-1],
+            None if self.fisher is None else tuple(total / samples for total in self.fisher),
+        )
+
+
+def collect_statistics(
+    model: nn.Module,
+    sublayers: Sequence[Sublayer],
+    batches: Iterable[Batch],
+    samples: int,
+    *,
+    fisher: bool = False,
+    seed: int = 0,
+    step: Step = silent,
+) -> list[SublayerStatistics]:
+    """One forward and one backward pass over `samples` calibration samples, in batches of any size and order.
+
+    Only activations are differentiated, so the backward pass costs half of training's.
+
+    Returns:
+        One entry per sublayer, in their order.
+    """
+    sums = [_Sums(sub, fisher) for sub in sublayers]
+    device = sublayers[0].exit.weight.device
+    signs = random_signs(samples, model, seed)
+    tokens, done = 0, 0
+    frozen = [(p, p.requires_grad) for p in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        for batch in batches:
+            batch = batch.to(device)
+            traces, logits = _trace(model, sublayers, batch)
+            outputs = [y for _, ys in traces for y in ys]
+            direction = fisher_direction(logits.detach(), signs[batch.indices.cpu()].to(device))
+            gradients = list(torch.autograd.grad(logits, outputs, grad_outputs=direction))
+            real = batch.attention_mask.bool()
+            with torch.no_grad():
+                for total, (inputs, ys) in zip(sums, traces, strict=True):
+                    total.add([x.detach() for x in inputs], [gradients.pop(0) for _ in ys], real)
+            tokens += int(real.sum())
+            done += len(batch.indices)
+            step(done, samples, f"sample {done} of {samples}")
+    finally:
+        for parameter, flag in frozen:
+            parameter.requires_grad_(flag)
+    return [total.means(tokens, samples) for total in sums]
+
+
+def _trace(
+    model: nn.Module, sublayers: Sequence[Sublayer], batch: Batch
+) -> tuple[list[tuple[tuple[Tensor, Tensor], list[Tensor]]], Tensor]:
+    """The forward pass, sublayer by sublayer: ((entry input, exit input), outputs of all matrices), and the logits."""
+    x = embed(model, batch.inputs).requires_grad_()
+    mask = attention_mask(batch.attention_mask)
+    traces: list[tuple[tuple[Tensor, Tensor], list[Tensor]]] = []
+    for sub in sublayers:
+        entries = [entry(x) for entry in sub.entries]
+        hidden = sub.mix(tuple(entries), mask)
+        output = sub.exit(hidden)
+        traces.append(((x, hidden), [*entries, output]))
+        x = sub.norm(x + output)
+    return traces, classify(model, x)
+
+
+def random_signs(samples: int, model: nn.Module, seed: int) -> Tensor:
+    """(samples, labels) of -1 and 1, the same for a sample whatever batch it comes in."""
+    labels: int = model.config.num_labels  # type: ignore[union-attr,assignment]
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2, (samples, labels), generator=generator).float() * 2 - 1
+
+
+def fisher_direction(logits: Tensor, signs: Tensor) -> Tensor:
+    """(B, labels) v with E[v v^T] = diag(p) - p p^T, the Fisher information of a softmax's logits (module docstring)."""
+    p = logits.softmax(dim=-1)
+    root = p.sqrt() * signs
+    return root - p * root.sum(dim=-1, keepdim=True)
+
+
+# --- scores from the statistics ------------------------------------------------------------------------------------
+
+
+def matrix_importance(sub: Sublayer, statistics: SublayerStatistics, kind: str) -> dict[str, Tensor]:
+    """(rows, columns) importance of every matrix of a sublayer, by name: `kind` is `compensated` or `fisher`.
+
+    Raises:
+        ValueError: `fisher` is asked for, but was not collected.
+    """
+    modules = dict(zip(sub.shape.matrices, (*sub.entries, sub.exit), strict=True))
+    if kind == "fisher":
+        if statistics.fisher is None:
+            raise ValueError("The Fisher diagonal was not collected.")
+        pairs = zip(modules.items(), statistics.fisher, strict=True)
+        return {name: fisher_importance(module.weight.detach(), fisher) for (name, module), fisher in pairs}
+    sensitivity = dict(zip(modules, (*statistics.entry_sensitivity, statistics.exit_sensitivity), strict=True))
+    variance = {
+        name: inverse_diagonal(statistics.exit_gram if name == EXIT_NAME else statistics.entry_gram)
+        for name in (next(iter(modules)), EXIT_NAME)  # the entries read the same inputs
+    }
+    return {
+        name: compensated_importance(
+            module.weight.detach(), sensitivity[name], variance.get(name, variance[next(iter(modules))])
+        )
+        for name, module in modules.items()
+    }
+
+
+def compensated_importance(weight: Tensor, sensitivity: Tensor, inverse_diag: Tensor) -> Tensor:
+    """s_ij = 1/2 q_i w_ij^2 / [H^-1]_jj: the loss when w_ij goes and its row makes up for it (Hassibi and Stork, 1993).
+
+    Args:
+        weight: (N, M).
+        sensitivity: (N,) q.
+        inverse_diag: (M,) diagonal of H^-1.
+    """
+    return 0.5 * sensitivity[:, None] * weight.square() / inverse_diag
+
+
+def fisher_importance(weight: Tensor, fisher: Tensor) -> Tensor:
+    """s_ij = 1/2 w_ij^2 F_ij: the loss when w_ij goes and nothing makes up for it (LeCun et al., 1990)."""
+    return 0.5 * weight.square() * fisher
+
+
+def inverse_diagonal(gram: Tensor) -> Tensor:
+    """(M,) of a (M + 1, M + 1) Gram matrix whose last row and column belong to the constant: diagonal of H^-1."""
+    return inverse(gram).diagonal()[:-1].to(gram.dtype)
+
+
+def inverse(gram: Tensor) -> Tensor:
+    """Inverse of a damped Gram matrix; float64 on a CPU, float32 on a GPU, where float64 is slow."""
+    return torch.cholesky_inverse(torch.linalg.cholesky(damped(gram.to(solve_dtype(gram.device)))))
+
+
+def damped(gram: Tensor, damping: float = DAMPING) -> Tensor:
+    """`gram` with `damping` times its mean diagonal added to the diagonal."""
+    return gram + damping * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
+def solve_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "cuda" else torch.float64
+
+
+def with_constant(x: Tensor) -> Tensor:
+    """(T, M) -> (T, M + 1): a 1 appended to every input, so that the bias is one more weight."""
+    return torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+
+
+def elimination_order(
+    weight: Tensor, gram: Tensor, sensitivity: Tensor, width: int, *, block: int = 1, step: Step = silent
+) -> Tensor:
+    """The units in the order in which they are least missed, the first to go first.
+
+    Removing the inputs J of the exit matrix, while its other weights make up for it, costs
+    1/2 sum_i q_i w_iJ ([H^-1]_JJ)^-1 w_iJ^T. After each removal W and H^-1 are downdated (block-wise Gaussian elimination,
+    as in Frantar and Alistarh, OBC, 2022), never inverted anew.
+
+    Args:
+        weight: (hidden, units * width) of the exit matrix.
+        gram: (units * width + 1, ...) of its inputs.
+        sensitivity: (hidden,).
+        block: units removed between two updates of the scores.
+
+    Returns:
+        (units,) unit indices.
+    """
+    dtype = solve_dtype(gram.device)
+    variance = inverse(gram)  # (M + 1, M + 1), of the units that are left
+    root = sensitivity.to(dtype).sqrt()[:, None]
+    weighted = torch.cat([weight.to(dtype) * root, root.new_zeros(len(root), 1)], dim=1)  # (hidden, M + 1)
+    units = weight.shape[1] // width
+    left = torch.arange(units, device=weight.device)
+    order: list[Tensor] = []
+    while len(left):
+        inner = len(left) * width
+        own = variance[:inner, :inner].unflatten(0, (-1, width)).unflatten(2, (-1, width))
+        own = own.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (left, width, width)
+        rows = weighted[:, :inner].unflatten(1, (-1, width)).transpose(0, 1)  # (left, hidden, width)
+        scores = (torch.linalg.solve(own, rows.transpose(1, 2)) * rows.transpose(1, 2)).sum(dim=(1, 2))
+        go = scores.argsort(stable=True)[:block]
+        order.append(left[go])
+        gone = torch.zeros(len(left), dtype=torch.bool, device=left.device)
+        gone[go] = True
+        removed = torch.cat([gone.repeat_interleave(width), gone.new_zeros(1)])
+        gain = torch.linalg.solve(variance[removed][:, removed], variance[removed][:, ~removed])
+        weighted = weighted[:, ~removed] - weighted[:, removed] @ gain
+        variance = variance[~removed][:, ~removed] - variance[~removed][:, removed] @ gain
+        left = left[~gone]
+        step(units - len(left), units, f"{units - len(left)} of {units} units ordered")
+    return torch.cat(order)

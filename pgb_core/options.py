@@ -1,0 +1,241 @@
+"""Stage 3a, the option table: what could be done with each sublayer, what it costs and what it loses.
+
+The loss of an option is the error it leaves at the sublayer's output AFTER its own refit, 1/2 sum_i q_i mean_t (y - yhat)^2,
+on dense inputs: mask, refit the entry matrices, run them, refit the exit, measure on text that the refit has not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pgb_core.architectures import Sublayer
+from pgb_core.batching import Batch
+from pgb_core.compensation import ExitSums, States, advance, first_states, refit_entry, refit_exit
+from pgb_core.grouped import cut
+from pgb_core.grouping import STARTS, FloatArray, group, members
+from pgb_core.importance import SublayerStatistics, elimination_order
+from pgb_core.layout import (
+    EXIT_NAME,
+    UNIT_NAMES,
+    Group,
+    IntArray,
+    SublayerLayout,
+    SublayerShape,
+    dropped_layout,
+    rectangle_layout,
+    untouched_layout,
+)
+from pgb_core.progress import Step, silent
+
+GROUP_COUNTS = (2, 3, 4, 6)
+_ELIMINATION_STEPS = 96
+"""Updates of the scores while the neurons of a sublayer are put in order."""
+NEURON_SHARES = (1, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 3 / 32, 1 / 16, 1 / 32, 1 / 64)
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """One thing that can be done with a sublayer; `cost` in encoder weights, `loss` in units of the task's loss."""
+
+    layout: SublayerLayout
+    loss: float
+
+    @property
+    def cost(self) -> int:
+        return self.layout.cost
+
+    @property
+    def label(self) -> str:
+        return describe(self.layout)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "groups": len(self.layout.groups),
+            "units": self.layout.kept_units,
+            "cost": self.cost,
+            "density": self.layout.density,
+            "loss": self.loss,
+        }
+
+
+def describe(layout: SublayerLayout) -> str:
+    """The layout in words, e.g. `2 groups, 768 neurons`."""
+    if layout.dropped:
+        return "dropped"
+    if layout.untouched:
+        return "untouched"
+    units = f"{layout.kept_units} {UNIT_NAMES[layout.shape.kind]}"
+    if layout.kept_units == 1:
+        units = units.removesuffix("s")
+    return units if len(layout.groups) == 1 else f"{len(layout.groups)} groups, {units}"
+
+
+# --- what could be done --------------------------------------------------------------------------------------------
+
+
+def candidate_layouts(
+    shape: SublayerShape,
+    method: str,
+    importance: Mapping[str, Tensor],
+    order: IntArray,
+    seed: int = 0,
+    step: Step = silent,
+) -> list[SublayerLayout]:
+    """The layouts that `method` may choose from, dropped and untouched included.
+
+    Args:
+        importance: (rows, columns) per matrix.
+        order: (units,) the units in the order in which they are least missed.
+    """
+    layouts = [dropped_layout(shape), untouched_layout(shape)]
+    if method == "structured":
+        counts = unit_counts(shape, 1)
+        layouts += [rectangle_layout(shape, np.sort(order[-n:])) for n in counts if n < shape.units]
+    if method == "pgb":
+        scores = unit_scores(shape, importance)
+        for n, groups in enumerate(GROUP_COUNTS):
+            step(n, len(GROUP_COUNTS), f"{groups} groups")
+            layouts += grouped_layouts(shape, scores, order, groups, seed)
+    return layouts
+
+
+def unit_counts(shape: SublayerShape, groups: int) -> list[int]:
+    """How many heads or neurons an option with `groups` groups may keep, the most first; multiples of `groups`."""
+    if shape.kind == "attention":
+        wanted = list(range(shape.units, 0, -1))
+    else:
+        wanted = [round(shape.units * share) for share in NEURON_SHARES]
+    counts = {n // groups * groups for n in wanted}
+    return sorted((n for n in counts if n >= groups), reverse=True)
+
+
+def unit_scores(shape: SublayerShape, importance: Mapping[str, Tensor]) -> FloatArray:
+    """(units, 2 * hidden): the importance of each unit's weights, by input it reads and by output it writes."""
+    per_matrix = [importance[name].double() for name in shape.matrices if name != EXIT_NAME]
+    read = torch.stack(per_matrix).sum(dim=0).unflatten(0, (shape.units, shape.width)).sum(dim=1)
+    written = importance[EXIT_NAME].double().T.unflatten(0, (shape.units, shape.width)).sum(dim=1)
+    scores: FloatArray = torch.cat([read, written], dim=1).cpu().numpy()
+    return scores
+
+
+def grouped_layouts(
+    shape: SublayerShape, scores: FloatArray, order: IntArray, groups: int, seed: int = 0
+) -> list[SublayerLayout]:
+    """One layout per unit count: permutation and grouping of the units that are most missed.
+
+    The most units come first; their grouping is one of the starts for fewer.
+    """
+    layouts: list[SublayerLayout] = []
+    columns: IntArray | None = None
+    for count in unit_counts(shape, groups) if groups <= shape.hidden else []:
+        units = order[-count:]
+        starts = STARTS if columns is None else ("greedy",)
+        grouping = group(
+            scores[units], groups, sections=[shape.hidden] * 2, starts=starts, columns=columns, seed=seed
+        )
+        columns = grouping.columns
+        layouts.append(_layout(shape, scores[units], units, grouping.units, columns, groups))
+    return layouts
+
+
+def _layout(
+    shape: SublayerShape, scores: FloatArray, units: IntArray, unit_labels: IntArray, columns: IntArray, groups: int
+) -> SublayerLayout:
+    unit_groups = members(unit_labels, groups, scores.sum(axis=1))
+    weight = scores.sum(axis=0)
+    read = members(columns[: shape.hidden], groups, weight[: shape.hidden])
+    written = members(columns[shape.hidden :], groups, weight[shape.hidden :])
+    return SublayerLayout(
+        shape, tuple(Group(units[u], c, r) for u, c, r in zip(unit_groups, read, written, strict=True))
+    )
+
+
+# --- what it loses -------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def price(
+    sub: Sublayer,
+    layout: SublayerLayout,
+    statistics: SublayerStatistics,
+    fit: Sequence[States],
+    test: Sequence[States],
+) -> float:
+    """Loss of one option: refitted on the states `fit`, measured on the states `test`, both with dense inputs."""
+    if layout.untouched:
+        return 0.0
+    pruned = cut(sub, layout)
+    if pruned.entry is not None and len(layout.groups) > 1:  # a rectangle's entry reads everything: nothing to refit
+        refit_entry(sub, pruned, statistics.entry_gram, statistics.entry_gram)
+    size = 1 if pruned.entry is None else layout.kept_units * sub.shape.width + 1
+    sums = ExitSums(size, sub.shape.hidden, sub.exit.weight.device)
+    for state in fit:
+        hidden = None if pruned.entry is None else pruned.hidden(state.dense, state.mask)[state.real]
+        sums.add(hidden, sub.exit(sub.hidden(state.dense, state.mask))[state.real])
+    refit_exit(sub, pruned, sums)
+    squares, tokens = torch.zeros_like(sub.exit.bias), 0
+    for state in test:
+        dense = sub.exit(sub.hidden(state.dense, state.mask))
+        squares += (pruned(state.dense, state.mask) - dense)[state.real].square().sum(dim=0)
+        tokens += int(state.real.sum())
+    return float((statistics.exit_sensitivity * squares).sum() / (2 * tokens))
+
+
+@torch.no_grad()
+def all_candidates(
+    sublayers: Sequence[Sublayer],
+    statistics: Sequence[SublayerStatistics],
+    importance: Sequence[Mapping[str, Tensor]],
+    method: str,
+    *,
+    seed: int = 0,
+    step: Step = silent,
+) -> list[list[SublayerLayout]]:
+    """Stage 2 for the whole network: the candidate layouts of every sublayer."""
+    candidates: list[list[SublayerLayout]] = []
+    for i, (sub, stats, scores) in enumerate(zip(sublayers, statistics, importance, strict=True)):
+        step(i, len(sublayers), f"grouping the {sub.name}")
+
+        def inner(done: int, total: int, message: str = "", i: int = i, name: str = sub.name) -> None:
+            step(i, len(sublayers), f"{name}: {message}")
+
+        block = 1 if sub.shape.kind == "attention" else max(1, sub.shape.units // _ELIMINATION_STEPS)
+        order = elimination_order(
+            sub.exit.weight, stats.exit_gram, stats.exit_sensitivity, sub.shape.width, block=block, step=inner
+        )
+        candidates.append(candidate_layouts(sub.shape, method, scores, order.cpu().numpy(), seed, inner))
+    return candidates
+
+
+@torch.no_grad()
+def price_candidates(
+    model: nn.Module,
+    sublayers: Sequence[Sublayer],
+    statistics: Sequence[SublayerStatistics],
+    candidates: Sequence[Sequence[SublayerLayout]],
+    fit: Sequence[Batch],
+    test: Sequence[Batch],
+    *,
+    step: Step = silent,
+) -> list[list[Option]]:
+    """The option table of every sublayer, cheapest first."""
+    tables: list[list[Option]] = []
+    fit_states, test_states = first_states(model, fit), first_states(model, test)
+    total, done = sum(len(layouts) for layouts in candidates), 0
+    for sub, stats, layouts in zip(sublayers, statistics, candidates, strict=True):
+        options: list[Option] = []
+        for n, layout in enumerate(layouts):
+            step(done, total, f"pricing the {sub.name}, option {n + 1} of {len(layouts)}")
+            options.append(Option(layout, price(sub, layout, stats, fit_states, test_states)))
+            done += 1
+        tables.append(sorted(options, key=lambda option: (option.cost, option.loss)))
+        whole = cut(sub, untouched_layout(sub.shape))
+        fit_states, test_states = (advance(sub, whole, states) for states in (fit_states, test_states))
+    return tables
