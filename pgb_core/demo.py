@@ -174,6 +174,8 @@ def _locked(name: str, step: Step) -> Iterator[None]:
 
 def _make(task: str, folder: Path, step: Step) -> None:
     started = time.monotonic()
+    for leftover in _home().glob(f".{task}-*"):  # of a process that was killed; the lock says nobody works on it
+        shutil.rmtree(leftover, ignore_errors=True)
     step(0, 100, "fetching the MiniLM weights")
     encoder = _encoder()
     with tempfile.TemporaryDirectory(dir=_home(), prefix=f".{task}-", ignore_cleanup_errors=True) as part:

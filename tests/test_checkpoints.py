@@ -1,0 +1,199 @@
+"""Which checkpoint a name means, and what loading guarantees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pgb_core import checkpoints
+from pgb_core.checkpoints import list_checkpoints, load_model, load_tokenizer, resolve
+from pgb_core.errors import CheckpointError
+from pgb_core.settings import get_settings
+from tests.test_inspection import edit_config
+
+
+@pytest.fixture
+def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+
+
+def edit_tensors(folder: Path, **changes: Any) -> None:
+    """Save the tensors with `changes` (dots written as two underscores); None removes one."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors.update({name.replace("__", "."): tensor for name, tensor in changes.items()})
+    save_file({name: t for name, t in tensors.items() if t is not None}, folder / "model.safetensors")
+
+
+def test_the_model_is_the_file_in_float32(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor.half() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    edit_config(folder, dtype="float16")
+    model = load_model(folder)
+    assert not model.training
+    assert model.config._attn_implementation == "sdpa"
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, tensors[name].half().float()), name
+
+
+def test_a_config_cannot_choose_the_attention_kernel(folder: Path) -> None:
+    edit_config(folder, attn_implementation="evil/kernel", _attn_implementation="evil/kernel")
+    assert load_model(folder).config._attn_implementation == "sdpa"
+
+
+def test_a_python_file_in_the_folder_is_never_run(folder: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "was-run"
+    for name in ("modeling_bert.py", "tokenization_bert.py", "conftest.py", "__init__.py"):
+        (folder / name).write_text(f"open({str(mark)!r}, 'w').close()")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["auto_map"] = {"AutoTokenizer": ["tokenization_bert.Evil", "tokenization_bert.Evil"]}
+    config["tokenizer_class"] = "Evil"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    load_model(folder)
+    assert load_tokenizer(folder)("the win")["input_ids"]
+    assert not mark.exists()
+
+
+def test_the_old_names_of_layer_norm_are_read(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    old = {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+           for n, t in tensors.items()}  # fmt: skip
+    assert set(old) != set(tensors)
+    old["bert.embeddings.position_ids"] = torch.arange(128)[None]
+    save_file(old, folder / "model.safetensors")
+    state = load_model(folder).state_dict()
+    for name, tensor in tensors.items():
+        assert torch.equal(state[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classifier__weight": None, "classifier__bias": None}, "is not trained"),
+        ({"bert__pooler__dense__weight": None}, "is not trained"),
+        ({"bert__pooler__dense__bias": None}, "missing tensors, such as bert.pooler.dense.bias"),
+        ({"bert__surplus": torch.zeros(2)}, "unexpected tensors, such as bert.surplus"),
+        ({"bert__pooler__dense__bias": torch.full((32,), float("nan"))}, "NaN or infinite"),
+        ({"classifier__bias": torch.tensor([0.0, float("inf")])}, "NaN or infinite"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(folder: Path, changes: dict[str, Any], words: str) -> None:
+    edit_tensors(folder, **changes)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pruned_folder_points_to_its_own_loader(folder: Path) -> None:
+    (folder / "pgb.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="load_pruned"):
+        load_model(folder)
+
+
+def test_too_little_memory_is_told_before_loading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = type("Memory", (), {"available": 1000})()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    with pytest.raises(CheckpointError, match="of memory"):
+        load_model(folder)
+
+
+def test_the_tokenizer_knows_the_models_positions(tiny_checkpoint: Path) -> None:
+    tokenizer = load_tokenizer(tiny_checkpoint)
+    assert tokenizer.is_fast
+    assert tokenizer.model_max_length == 128
+    assert tokenizer.convert_ids_to_tokens(tokenizer("happy win!")["input_ids"]) == [
+        "[CLS]", "happy", "win", "[UNK]", "[SEP]",
+    ]  # fmt: skip
+
+
+def test_a_vocabulary_alone_is_enough(folder: Path) -> None:
+    words = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("\n".join(sorted(words, key=lambda word: words[word])))
+    expected = load_tokenizer(folder)("the happy game")["input_ids"]
+    (folder / "tokenizer.json").unlink()
+    assert load_tokenizer(folder)("the happy game")["input_ids"] == expected
+
+
+def test_a_tokenizer_that_is_missing_damaged_or_foreign_is_refused(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["extra"] = 40
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="do not belong together"):
+        load_tokenizer(folder)
+    file.write_text("{broken")
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        load_tokenizer(folder)
+    assert "\n" not in str(caught.value)
+    file.unlink()
+    with pytest.raises(CheckpointError, match="neither"):
+        load_tokenizer(folder)
+
+
+def test_a_path_resolves_to_its_folder_and_fingerprint(folder: Path) -> None:
+    found = resolve(str(folder), "csv")
+    assert (found.path, found.source, found.revision) == (folder.resolve(), "folder", None)
+    assert found.fingerprint == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    (folder / "pgb.json").write_text("{}")
+    assert resolve(str(folder), "csv").source == "pruned"
+
+
+def test_a_plain_name_means_the_models_folder_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = shutil.copytree(folder, get_settings().models_dir / "mine")
+    shutil.copytree(folder, tmp_path / "here" / "mine")
+    monkeypatch.chdir(tmp_path / "here")
+    assert resolve("mine", "csv").path == ours.resolve()
+    assert resolve("./mine", "csv").path == (tmp_path / "here" / "mine").resolve()
+
+
+@pytest.mark.parametrize("name", ["nothing-here", "../..secret", "a/b/c", "", "hub:", "https://example.com/x"])
+def test_an_unknown_name_gets_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        resolve(name, "csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_demo_means_the_demo_of_the_task(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("pgb_core.demo.prepare", lambda task, step: asked.append(task) or folder)
+    assert resolve("demo", "bbc-news").source == "demo"
+    assert resolve("demo", "csv").path == folder
+    assert asked == ["bbc-news", "bbc-news"]
+    with pytest.raises(CheckpointError, match="no demo checkpoint for task 'sst2'"):
+        resolve("demo", "sst2")
+
+
+def test_the_list_offers_what_can_be_pruned(folder: Path, tmp_path: Path) -> None:
+    models = get_settings().models_dir
+    assert list_checkpoints(get_settings()) == ["demo"]
+    for name in ("b-model", "a-model", "pruned", "demo", ".hidden", "broken"):
+        shutil.copytree(folder, models / name)
+    (models / "pruned" / "pgb.json").write_text("{}")
+    (models / "broken" / "config.json").write_text("{}")
+    (models / "outside").symlink_to(folder)
+    (models / "a-file").write_text("")
+    assert list_checkpoints(get_settings()) == ["demo", "a-model", "b-model"]
+    with pytest.raises(CheckpointError):
+        resolve("outside", "csv")
+
+
+def test_the_list_survives_a_missing_models_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PGB_MODELS_DIR", str(tmp_path / "none"))
+    assert list_checkpoints(get_settings()) == ["demo"]
+
+
+def test_what_is_exported_exists() -> None:
+    assert all(hasattr(checkpoints, name) for name in checkpoints.__all__)
+    assert np.unique(checkpoints.__all__).tolist() == sorted(checkpoints.__all__)
