@@ -6,8 +6,10 @@ import argparse
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,7 +293,9 @@ def test_latency_of_one_model_in_words() -> None:
 # --- the real thing, on a tiny checkpoint --------------------------------------------------------------------------
 
 
-def test_prune_evaluate_latency(tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path) -> None:
+def test_prune_evaluate_latency(
+    tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "a run"
     data = ("--task", "csv", "--train-file", tiny_csv, "--max-length", "32")
     options = ("--sparsity", "0.5", "--calibration-samples", "64", "--recover-epochs", "1", "--device", "cpu")
@@ -310,25 +314,24 @@ def test_prune_evaluate_latency(tiny_checkpoint: Path, tiny_csv: Path, tmp_path:
     assert run.status.state == "done"
     assert PruneSpec.from_dict(run.spec).sparsity == 0.5
 
+    def answer(*arguments: str | Path) -> str:
+        assert cli.main([str(argument) for argument in arguments]) == 0
+        return capsys.readouterr().out
+
     for folder, expected in ((tiny_checkpoint, "dense"), (out / "model", "recovered")):
-        done = pgb("evaluate", "--checkpoint", folder, *data, "--device", "cpu", "--json")
-        assert done.returncode == 0, done.stderr
-        score = json.loads(done.stdout)
+        score = json.loads(answer("evaluate", "--checkpoint", folder, *data, "--device", "cpu", "--json"))
         assert {"metric", "score", "samples", "standard_error", "task", "checkpoint"} <= set(score)
         assert score["score"] == pytest.approx(result["score"][expected])
         assert score["samples"] == result["score"]["samples"]
 
     sizes = ("--batch", "2", "--length", "16", "--threads", "1", "--device", "cpu")
-    done = pgb("latency", "--checkpoint", out / "model", "--against", tiny_checkpoint, *sizes, "--json")
-    assert done.returncode == 0, done.stderr
-    latency = json.loads(done.stdout)
+    against = ("latency", "--checkpoint", out / "model", "--against", tiny_checkpoint, *sizes)
+    latency = json.loads(answer(*against, "--json"))
     assert (latency["batch"], latency["length"], latency["threads"]) == (2, 16, 1)
     assert latency["dense"]["median_ms"] > 0
     assert latency["pruned"]["median_ms"] > 0
-    assert "as fast" in pgb("latency", "--checkpoint", out / "model", "--against", tiny_checkpoint, *sizes).stdout
-    done = pgb("latency", "--checkpoint", tiny_checkpoint, *sizes)
-    assert done.returncode == 0, done.stderr
-    assert "ms" in done.stdout
+    assert "as fast" in answer(*against)
+    assert " ms; batch 2 of 16 tokens" in answer("latency", "--checkpoint", tiny_checkpoint, *sizes)
 
 
 @pytest.mark.parametrize("command", ["prune", "evaluate"])
@@ -337,7 +340,13 @@ def test_prune_evaluate_latency(tiny_checkpoint: Path, tiny_csv: Path, tmp_path:
     [("checkpoint", "nowhere"), ("train_file", "nowhere.csv"), ("column", "label"), ("label", "purple")],
 )
 def test_a_wrong_file_is_one_line(
-    tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path, command: str, wrong: str, message: str
+    tiny_checkpoint: Path,
+    tiny_csv: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    wrong: str,
+    message: str,
 ) -> None:
     checkpoint, train = tiny_checkpoint, tiny_csv
     if wrong == "checkpoint":
@@ -347,18 +356,14 @@ def test_a_wrong_file_is_one_line(
     else:
         train = tmp_path / "wrong.csv"
         header = "text,color" if wrong == "column" else "text,label"
-        train.write_text("\n".join([header, *(f"a text,{'purple' if n % 2 else 'green'}" for n in range(20))]))
+        train.write_text("\n".join([header, *(f"a text,{'purple' if n % 2 else 'negative'}" for n in range(20))]))
     arguments: list[str | Path] = ["--checkpoint", checkpoint, "--task", "csv", "--train-file", train]
     if command == "prune":
         arguments += ["--sparsity", "0.5", "--out", tmp_path / "run", "--no-latency"]
-    done = pgb(command, *arguments, "--json")
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    line = [line for line in done.stderr.splitlines() if not line.startswith("[")]
-    assert len(line) == 1, done.stderr
-    assert line[0].startswith("pgb: ")
-    assert message in line[0]
+    code = cli.main([command, *map(str, arguments), "--json"])
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if not line.startswith("[")]  # after the progress
+    assert message in refused(subprocess.CompletedProcess(arguments, code, out, "".join(f"{line}\n" for line in lines)))
     if (tmp_path / "run").exists():
         assert store.read_status(tmp_path / "run").state == "failed"
 
@@ -366,9 +371,8 @@ def test_a_wrong_file_is_one_line(
 def test_a_run_in_the_background_is_the_same_command(
     tiny_checkpoint: Path, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = PruneSpec(
-        str(tiny_checkpoint), "csv", 0.5, train_file=str(tiny_csv), calibration_samples=64, latency=False, device="cpu"
-    )
+    files = {"train_file": str(tiny_csv), "max_length": 32}
+    spec = PruneSpec(str(tiny_checkpoint), "csv", 0.5, **files, calibration_samples=64, latency=False, device="cpu")
     run_dir = get_settings().runs_dir / jobs.submit(spec)
     process = store.find_process(store.recorded_status(run_dir))
     assert process is not None
@@ -378,3 +382,41 @@ def test_a_run_in_the_background_is_the_same_command(
     assert run.result is not None
     assert PruneSpec.from_dict(run.spec) == spec
     assert "accuracy" in store.log_file(run_dir).read_text()
+
+
+def test_ctrl_c_ends_a_run_in_one_line(tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["--checkpoint", tiny_checkpoint, "--task", "csv", "--train-file", tiny_csv, "--sparsity", "0.5"]
+    command = [sys.executable, "-m", "pgb_core", "prune", *arguments, "--recover-epochs", "20", "--out", out]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for_recovery(out)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert stderr.splitlines()[-1] == "pgb: The run was cancelled."
+    assert "Traceback" not in stderr
+    assert_cancelled(out)
+
+
+def test_a_cancelled_background_run_stops_by_itself_in_time(tiny_checkpoint: Path, tiny_csv: Path) -> None:
+    spec = PruneSpec(str(tiny_checkpoint), "csv", 0.5, train_file=str(tiny_csv), recover_epochs=20, device="cpu")
+    run_dir = get_settings().runs_dir / jobs.submit(spec)
+    wait_for_recovery(run_dir)
+    jobs.cancel(run_dir)
+    assert_cancelled(run_dir)
+
+
+def wait_for_recovery(run_dir: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not (run_dir / "status.json").exists() or store.read_status(run_dir).stage != "recovery":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def assert_cancelled(run_dir: Path) -> None:
+    """The run has unwound by itself (a killed one says "Cancelled.") and left nothing half-written."""
+    status = store.read_status(run_dir)
+    assert (status.state, status.message) == ("cancelled", "The run was cancelled.")
+    assert not (run_dir / "result.json").exists()
+    assert not list(run_dir.rglob("*.safetensors"))
