@@ -7,7 +7,7 @@ import streamlit as st
 from pgb_core import store
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
-from ui import form, frame, job, result, runs, units, url
+from ui import charts, form, frame, job, result, runs, url, words
 
 RECENT = 8
 
@@ -44,23 +44,29 @@ def header(run: Run) -> None:
 
 
 def recent() -> None:
-    """The newest runs, whatever became of them."""
+    """The newest runs, whatever became of them; selecting one opens it."""
     found = store.list_runs(get_settings().runs_dir)[:RECENT]
     if not found:
         return
     st.subheader("Recent runs", anchor=False)
-    for run in found:
-        state = run.status.state
-        color = {"done": "green", "failed": "red", "cancelled": "gray"}.get(state, "blue")
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.badge(state, color=color)
-            frame.link("prune", runs.label(run), run=run.id)
-            if run.result is not None:
-                latency = run.result["latency"]
-                speed = f", {latency['speedup']:.1f} × faster" if latency else ""
-                score = run.result["score"]
-                final = score["recovered"] if score["recovered"] is not None else score["compensated"]
-                st.caption(f"{score['metric']} {units.percent(final)}{speed}", width="content")
+    st.caption("Select a row to open its run.")
+    charts.pick_table(
+        [runs.row(run) for run in found],
+        {
+            "state": "State",
+            "created": "Started",
+            "checkpoint": "Checkpoint",
+            "task": "Task",
+            "method": st.column_config.TextColumn("Method", help=words.METHOD),
+            "sparsity": charts.percent_column("Target", words.SPARSITY),
+            "score": charts.percent_column("Score", words.SCORE),
+            "speedup": st.column_config.NumberColumn("Speed-up", format="%.2f ×", help=words.SPEEDUP),
+        },
+        key="recent",
+        alt="The newest runs with their settings, state, score and measured speed-up.",
+        selected=None,
+        on_pick=lambda row: None if row is None else url.write(run=found[row].id),
+    )
 
 
 main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -92,7 +93,7 @@ def _checkpoint_title(name: str) -> str:
 
 def _task(checkpoint: str | None) -> str:
     # the demo is fine-tuned for the tasks that come with it; other checkpoints bring their own labels
-    names = [name for name, task in TASKS.items() if checkpoint != "demo" or (task.offline and name != "csv")]
+    names = [name for name, task in TASKS.items() if checkpoint != "demo" or task.offline]
     task: str = st.selectbox(
         "Task",
         names,
@@ -217,11 +218,13 @@ def panel(checkpoint: str | None, task: str) -> None:
                 st.error(str(error))
         st.subheader("Task", anchor=False)
         st.write(f"**{TASKS[task].title}.** {TASKS[task].description}")
+        st.subheader("What happens", anchor=False)
+        st.markdown(words.STEPS_OF_A_RUN)
 
 
 def _demo_panel(task: str) -> None:
     st.write("all-MiniLM-L6-v2, a real BERT of 6 layers, fine-tuned here on BBC news.")
-    summary = demo.summary(task)
+    summary = demo.summary(demo.task_for(task))
     if summary is None:
         st.info(
             "Not prepared yet: the first run fetches about 90 MB and fine-tunes it, about four minutes on two cores."
@@ -230,7 +233,7 @@ def _demo_panel(task: str) -> None:
     score = units.percent(summary["score"])
     st.success(f"Prepared: {score} on {summary['samples']} held-out texts.", icon=":material/check:")
     try:
-        _facts(checkpoints.describe(summary["checkpoint"]))
+        _facts(checkpoints.describe(Path(summary["checkpoint"])))
     except PGBError as error:
         st.error(str(error))
 

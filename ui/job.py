@@ -8,10 +8,10 @@ from pgb_core import jobs, store
 from pgb_core.errors import PGBError, RunError
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
-from ui import runs, units
+from ui import units
 
 STAGES = {
-    "prepare": "Prepare",
+    "loading": "Load",
     "importance": "Score weights",
     "grouping": "Find groups",
     "budget": "Choose layouts",
@@ -19,6 +19,7 @@ STAGES = {
     "recovery": "Recover",
     "evaluation": "Evaluate",
     "latency": "Measure latency",
+    "saving": "Save",
 }
 """Stages of a run in their order, as users read them."""
 
@@ -35,7 +36,6 @@ def watch(run_id: str) -> None:
     if not run.status.active:
         st.rerun()
     with st.container(border=True):
-        st.markdown(f"**{runs.label(run)}**")
         if run.status.state == "queued":
             _waiting(run)
         else:

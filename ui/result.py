@@ -53,7 +53,7 @@ def headline(result: dict[str, Any]) -> None:
             color="off",
         )
         _saved("Parameters", result["parameters"], units.count, words.PARAMETERS)
-        _saved("FLOPs", result["flops"], units.flops, words.FLOPS)
+        _saved("FLOPs", result["flops"], units.count, words.FLOPS)
         _saved("Size on disk", result["bytes"], units.size, words.BYTES)
         if latency is not None:
             _metric(
@@ -92,7 +92,7 @@ def costs(result: dict[str, Any]) -> None:
     rows = [
         _row("Encoder weights", parameters["encoder_dense"], parameters["encoder_pruned"], units.count),
         _row("Parameters", parameters["dense"], parameters["pruned"], units.count),
-        _row("FLOPs", flops["dense"], flops["pruned"], units.flops),
+        _row("FLOPs", flops["dense"], flops["pruned"], units.count),
         _row("Size on disk", result["bytes"]["dense"], result["bytes"]["pruned"], units.size),
     ]
     note = f"FLOPs for batch {flops['batch']}, {flops['length']} tokens."
@@ -179,4 +179,4 @@ def _saved(label: str, values: dict[str, Any], text: Any, help_text: str) -> Non
 
 def _metric(label: str, value: str, delta: str, help_text: str, *, color: Any) -> None:
     arrow = "off" if color == "off" else "auto"
-    st.metric(label, value, delta, delta_color=color, delta_arrow=arrow, help=help_text, border=True, width=185)
+    st.metric(label, value, delta, delta_color=color, delta_arrow=arrow, help=help_text, border=True, width=186)

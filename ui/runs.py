@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from pgb_core import store
 from pgb_core.errors import RunError
+from pgb_core.figures.scores import final_step
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
 from ui import frame, units, url
@@ -20,6 +23,20 @@ def label(run: Run) -> str:
     if spec["recover_epochs"]:
         parts.append("recovered")
     return " · ".join([*parts, units.moment(run.status.created)])
+
+
+def row(run: Run) -> dict[str, Any]:
+    """A run as a row of a table; score and speed-up only when there are any."""
+    result = run.result or {}
+    score, latency = result.get("score"), result.get("latency")
+    keys = ("checkpoint", "task", "method", "sparsity")
+    return {
+        "state": run.status.state,
+        "created": units.moment(run.status.created),
+        **{key: run.spec[key] for key in keys},
+        "score": score[final_step(score)] if score else None,
+        "speedup": latency["speedup"] if latency else None,
+    }
 
 
 def remember(run: Run) -> None:

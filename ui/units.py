@@ -6,16 +6,11 @@ import time
 
 
 def count(value: float) -> str:
-    """Parameters and the like: 22.7 M."""
-    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+    """Parameters, operations and the like: 22.7 M."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.0f}"
-
-
-def flops(value: float) -> str:
-    """Floating-point operations of one forward pass."""
-    return f"{value / 1e9:.3g} GFLOPs" if value >= 1e8 else f"{value / 1e6:.3g} MFLOPs"
 
 
 def size(value: float) -> str:

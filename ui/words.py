@@ -64,3 +64,9 @@ UNITS = "Attention consists of heads, feed-forward of neurons; both are kept or 
 FAMILY = "Only runs of the same checkpoint on the same task can be compared."
 COST = "What you want to save: measured time, computation, parameters or disk space."
 FRONT = "No other model in this list is both cheaper and better."
+STEPS_OF_A_RUN = """
+1. **Score**: one pass over training texts estimates what each weight is worth.
+2. **Group**: rows and columns are permuted so that the worthy weights come together in groups; the rest is cut.
+3. **Refit**: what is left is adjusted so that each layer answers as before.
+4. **Measure**: score, size and speed of the small model, beside the dense one.
+"""

@@ -76,6 +76,7 @@ def overview(view: MatrixView, stage: Stage, color: Color) -> go.Figure | None:
             dy=rows,
             x0=(columns - 1) / 2,
             dx=columns,
+            hoverongaps=False,
             hovertemplate=f"row %{{y:.0f}}, column %{{x:.0f}}<br>{_value(color)}{cell}<extra></extra>",
             **_colors(color, weight_limit(view)),
         )
@@ -103,6 +104,7 @@ def window(view: MatrixView, stage: Stage, color: Color, first_row: int, first_c
             dy=1,
             x0=columns.start,
             dx=1,
+            hoverongaps=False,
             customdata=original,
             hovertemplate="drawn at row %{y}, column %{x}<br>original row %{customdata[0]}, column %{customdata[1]}"
             f"<br>{_value(color)}<extra></extra>",
@@ -207,7 +209,7 @@ def _outline(view: MatrixView) -> go.Scatter:
 def _axes(figure: go.Figure, rows: int, columns: int, height: int, *, permuted: bool) -> go.Figure:
     order = "permuted" if permuted else "original"
     frame(figure, height=height, x=f"{order} column (input)", y=f"{order} row (output)")
-    figure.update_layout(margin={"t": 44})
+    figure.update_layout(margin={"t": 34, "r": 24})  # room for the color bar and its last label
     figure.update_xaxes(range=[-0.5, columns - 0.5], showgrid=False, constrain="domain")
     figure.update_yaxes(range=[rows - 0.5, -0.5], showgrid=False)  # row 0 on top
     border = {"showline": True, "mirror": True, "linewidth": 1, "linecolor": GRID}  # what is blank belongs to it too

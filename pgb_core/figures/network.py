@@ -11,6 +11,12 @@ import plotly.graph_objects as go
 from pgb_core.figures.style import BADGE, DENSE, DENSITY, OUTLINE, frame
 
 KIND_TITLES = {"attention": "attention", "feed_forward": "feed-forward"}
+_FAMILIES = {
+    "dropped": ("x", DENSE),
+    "one rectangle or untouched": ("square", "#d9662b"),
+    "groups": ("circle", "#2f7ab5"),
+}
+"""Symbol and color of each kind of option."""
 UNIT_NAMES = {"attention": "heads", "feed_forward": "neurons"}
 
 
@@ -89,10 +95,7 @@ def picture(network: Sequence[Sublayer], selected: int | None = None) -> go.Figu
             orientation="h",
             marker={
                 "color": "rgba(128,140,150,0.10)",
-                "line": {
-                    "color": [OUTLINE if place == selected else "rgba(128,140,150,0.55)" for place in places],
-                    "width": [3 if place == selected else 1 for place in places],
-                },
+                "line": {"color": "rgba(128,140,150,0.55)", "width": 1},
                 "pattern": {"shape": ["/" if s.dropped else "" for s in network], "size": 6, "fgcolor": DENSE},
             },
             customdata=[[place] for place in places],
@@ -130,21 +133,22 @@ def picture(network: Sequence[Sublayer], selected: int | None = None) -> go.Figu
                     "xpad": 0,
                     "ypad": 6,
                 },
-                "line": {"color": "white", "width": 2},
+                "line": {"color": "rgba(128,140,150,0.9)", "width": 1.5},
             },
             selected={"marker": {"opacity": 1}},
             unselected={"marker": {"opacity": 1}},
         )
     )
     frame(figure, height=110 + 34 * len(network), x="heads or neurons kept, % of the sublayer's", y="")
-    figure.update_layout(barmode="overlay", bargap=0.28, margin={"t": 60})
+    figure.update_layout(barmode="overlay", bargap=0.28, margin={"t": 46})
     figure.update_xaxes(range=[0, 100.5], showgrid=False)
     figure.update_yaxes(tickvals=places, ticktext=titles, autorange="reversed", showgrid=False)
-    for place, s in enumerate(network):
-        if s.dropped:
-            figure.add_annotation(
-                text="dropped", x=50, y=place, showarrow=False, font={"color": "white"}, bgcolor=BADGE
-            )
+    dropped = {"text": "dropped", "x": 50, "showarrow": False, "font": {"color": "white"}, "bgcolor": BADGE}
+    chosen = {"type": "rect", "x0": -0.3, "x1": 100.3, "line": {"color": OUTLINE, "width": 3}}
+    figure.update_layout(
+        annotations=[{**dropped, "y": place} for place in places if network[place].dropped],
+        shapes=[] if selected is None else [{**chosen, "y0": selected - 0.4, "y1": selected + 0.4}],
+    )
     return figure
 
 
@@ -170,12 +174,8 @@ def option_chart(table: Mapping[str, Any]) -> go.Figure:
     options = table["options"]
     chosen = options[table["chosen"]]
     figure = go.Figure()
-    for name, symbol, color, test in (
-        ("dropped", "x", DENSE, lambda o: o["groups"] == 0),
-        ("one rectangle or untouched", "square", "#d9662b", lambda o: o["groups"] == 1),
-        ("groups", "circle", "#2f7ab5", lambda o: o["groups"] > 1),
-    ):
-        members = [option for option in options if test(option)]
+    for name, (symbol, color) in _FAMILIES.items():
+        members = [option for option in options if _family(option) == name]
         if members:
             figure.add_trace(
                 go.Scatter(
@@ -204,6 +204,10 @@ def option_chart(table: Mapping[str, Any]) -> go.Figure:
     figure.update_layout(margin={"t": 40})
     figure.update_yaxes(rangemode="tozero", tickformat="~g")
     return figure
+
+
+def _family(option: Mapping[str, Any]) -> str:
+    return "dropped" if option["groups"] == 0 else "groups" if option["groups"] > 1 else "one rectangle or untouched"
 
 
 def explain_choice(table: Mapping[str, Any]) -> str:

@@ -46,13 +46,12 @@ def score_chart(score: Mapping[str, Any]) -> go.Figure:
     figure = go.Figure(
         go.Scatter(
             x=values,
-            y=[STEPS[step] for step in steps],
+            y=list(range(len(steps))),
             error_x={"type": "data", "array": errors, "color": "rgba(128,140,150,0.9)", "thickness": 1.5, "width": 6},
-            mode="markers+text",
-            text=[f"{value:.1f}" for value in values],
-            textposition="top center",
+            mode="markers",
+            text=[STEPS[step] for step in steps],
             marker={"size": 13, "color": [COLORS[step] for step in steps]},
-            hovertemplate="%{y}: %{x:.2f} %, standard error %{error_x.array:.2f}<extra></extra>",
+            hovertemplate="%{text}: %{x:.2f} %, standard error %{error_x.array:.2f}<extra></extra>",
             cliponaxis=False,
         )
     )
@@ -61,5 +60,10 @@ def score_chart(score: Mapping[str, Any]) -> go.Figure:
     low, high = min(v - e for v, e in zip(values, errors, strict=True)), max(map(sum, zip(values, errors, strict=True)))
     room = max(0.08 * (high - low), 0.5)
     figure.update_xaxes(range=[low - room, high + room])
-    figure.update_yaxes(range=[len(steps) - 0.5, -0.7], showgrid=False)
+    figure.update_yaxes(
+        tickvals=list(range(len(steps))),
+        ticktext=[f"{STEPS[step]}<br><b>{value:.1f} %</b>" for step, value in zip(steps, values, strict=True)],
+        range=[len(steps) - 0.5, -0.5],
+        showgrid=False,
+    )
     return figure

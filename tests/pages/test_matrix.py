@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from pgb_core import store
+from pgb_core.settings import get_settings
+from tests.pages.visit import charts, healthy, query, visit, words
+from tests.sample_run import MINILM, make_sample_run
+
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture
+def run() -> Path:
+    return make_sample_run(get_settings().runs_dir, seed=1)
+
+
+def test_without_runs_the_page_says_what_to_do() -> None:
+    app = visit("matrix")
+    assert app.title[0].value == "Matrix"
+    assert "No finished run yet" in words(app)
+    assert charts(app) == []
+
+
+def test_a_visit_shows_three_stages_and_a_window_and_names_them_in_the_url(run: Path) -> None:
+    app = visit("matrix")
+    assert len(charts(app)) == 4
+    assert all(chart.alt for chart in charts(app))
+    assert (query(app, "run"), query(app, "layer"), query(app, "matrix")) == (run.name, "0", "attention.query")
+
+
+def test_the_whole_page_of_a_real_size_fits_its_budget() -> None:
+    run = make_sample_run(get_settings().runs_dir, shape=MINILM)
+    app = visit("matrix", run=run.name, matrix="feed_forward.intermediate")
+    sizes = [len(chart.spec) for chart in charts(app)]
+    assert len(sizes) == 4
+    assert max(sizes) <= MEGABYTE
+    assert sum(sizes) <= 5 * MEGABYTE
+
+
+def test_a_deep_link_opens_its_matrix_and_group(run: Path) -> None:
+    app = visit("matrix", run=run.name, layer="1", matrix="feed_forward.output", group="1", color="importance")
+    assert app.selectbox(key="url_layer").value == "1"
+    assert app.selectbox(key="url_matrix").value == "feed_forward.output"
+    assert "Exact window on group 1" in words(app)
+    assert "colored by importance" in charts(app)[0].alt
+    assert not app.warning
+
+
+def test_another_layer_goes_to_the_url_and_forgets_the_group(run: Path) -> None:
+    app = visit("matrix", run=run.name, layer="1", group="1")
+    app.selectbox(key="url_layer").set_value("0").run()
+    assert (query(healthy(app), "layer"), query(app, "group")) == ("0", None)
+    assert query(app, "run") == run.name
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("run", "20200101-000000-000000"),
+        ("run", "../../etc"),
+        ("layer", "77"),
+        ("layer", "<script>"),
+        ("matrix", "attention.nothing"),
+        ("group", "0"),
+        ("group", "-1"),
+        ("group", "x" * 1000),
+        ("color", "blue"),
+    ],
+)
+def test_a_bad_query_gets_a_friendly_line_and_the_page_all_the_same(run: Path, key: str, value: str) -> None:
+    app = visit("matrix", **{key: value})
+    assert len(app.warning) == 1
+    assert value[:20] in app.warning[0].value
+    assert len(charts(app)) == 4
+    assert query(app, key) != value
+
+
+def test_damaged_files_get_one_line(run: Path) -> None:
+    (run / "layout.safetensors").write_bytes(b"no tensors")
+    app = visit("matrix")
+    assert "layout.safetensors" in app.error[0].value
+
+
+def test_a_dropped_sublayer_says_so() -> None:
+    run = make_sample_run(get_settings().runs_dir, sparsity=0.97, seed=2)
+    result = store.read_run(run).result
+    assert result is not None
+    layer, kind = next((entry["layer"], entry["kind"]) for entry in result["sublayers"] if entry["dropped"])
+    app = visit("matrix", run=run.name, layer=str(layer), matrix=f"{kind}.output")
+    assert "dropped" in app.info[0].value
+    assert len(charts(app)) == 4
+
+
+def test_without_the_dense_checkpoint_what_is_left_is_shown(run: Path) -> None:
+    (run / "dense" / "model.safetensors").unlink()
+    app = visit("matrix")
+    assert "no longer where it was" in app.info[0].value
+    assert len(charts(app)) == 2  # the pruned stage, pooled and exact
+    app = visit("matrix", color="importance")
+    assert len(charts(app)) == 4

@@ -1,0 +1,184 @@
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from pgb_core import jobs, store
+from pgb_core.errors import JobRejected
+from pgb_core.settings import get_settings
+from pgb_core.spec import PruneSpec
+from tests.pages.visit import APP, TIMEOUT, charts, healthy, query, visit, words
+from tests.sample_run import make_sample_run, make_unfinished_run
+from tests.tiny import make_tiny_checkpoint
+
+
+def status(state: store.State, **values: Any) -> store.Status:
+    """A status whose process, this one, lives."""
+    mine = {"pid": os.getpid(), "pid_created": psutil.Process().create_time()}
+    return store.Status(state, created=time.time() - 60, started=time.time() - 50, **mine, **values)
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[PruneSpec]:
+    """The specs that the page submits; nothing is started."""
+    specs: list[PruneSpec] = []
+
+    def submit(spec: PruneSpec) -> str:
+        specs.append(spec)
+        return make_unfinished_run(get_settings().runs_dir, status("queued")).name
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    return specs
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    return healthy(next(button for button in app.button if button.label == label).click().run())
+
+
+def test_the_root_of_the_server_is_this_page() -> None:
+    app = healthy(AppTest.from_file(str(APP), default_timeout=TIMEOUT).run())
+    assert app.title[0].value == "Prune a BERT"
+
+
+def test_a_first_visit_offers_the_demo_and_says_what_happens() -> None:
+    app = visit("prune")
+    assert app.selectbox(key="checkpoint").value == "demo"
+    assert "Not prepared yet" in app.info[0].value
+    assert "Recent runs" not in words(app)
+    assert "What happens" in words(app)
+
+
+def test_one_click_submits_what_the_form_says(submitted: list[PruneSpec]) -> None:
+    app = visit("prune")
+    app.slider(key="sparsity").set_value(75)
+    app.number_input(key="recover_epochs").set_value(2)
+    app.number_input(key="max_length").set_value(64)
+    app.radio(key="method").set_value("structured")
+    press(app, "Prune")
+    expected = PruneSpec(
+        "demo", "bbc-news", 0.75, method="structured", recover_epochs=2, max_length=64, device=submitted[0].device
+    )
+    assert submitted == [expected]
+    assert query(app, "run") == store.list_runs(get_settings().runs_dir)[0].id
+
+
+def test_a_full_server_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(spec: PruneSpec) -> str:
+        raise JobRejected("20 runs are waiting already.")
+
+    monkeypatch.setattr(jobs, "submit", refuse)
+    app = press(visit("prune"), "Prune")
+    assert app.error[0].value == "20 runs are waiting already."
+
+
+def test_a_checkpoint_of_the_models_folder_is_described_and_wants_its_file() -> None:
+    make_tiny_checkpoint(get_settings().models_dir / "tiny", train=False)
+    app = visit("prune")
+    app.selectbox(key="checkpoint").set_value("tiny").run()
+    task = next(box for box in healthy(app).selectbox if box.label == "Task")
+    task.set_value("csv").run()
+    facts = {row[0]: row[1] for table in healthy(app).table for row in table.value.to_numpy().tolist()}
+    assert facts["Encoder"] == "2 layers, hidden 32, 4 heads, 64 neurons"
+    assert facts["Labels"] == "negative, positive"
+    assert "Upload a training file" in words(app)
+    assert next(button for button in app.button if button.label == "Prune").disabled
+
+
+def test_a_hub_id_must_look_like_one(submitted: list[PruneSpec]) -> None:
+    app = visit("prune")
+    app.selectbox(key="checkpoint").set_value(app.selectbox(key="checkpoint").options[-1]).run()
+    app.text_input(key="hub_id").set_value("../etc/passwd").run()
+    assert "owner/name" in healthy(app).warning[0].value
+    assert next(button for button in app.button if button.label == "Prune").disabled
+    app.text_input(key="hub_id").set_value("someone/bert-sst2").run()
+    assert not healthy(app).warning
+    next(box for box in app.selectbox if box.label == "Task").set_value("sst2").run()
+    press(app, "Prune")
+    assert (submitted[0].checkpoint, submitted[0].task) == ("someone/bert-sst2", "sst2")
+
+
+def test_a_running_run_shows_stage_layer_time_left_and_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = status("running", stage="compensation", fraction=0.6, message="layer 3 of 6", eta_seconds=48.0)
+    run = make_unfinished_run(get_settings().runs_dir, now)
+    app = visit("prune", run=run.name)
+    assert app.title[0].value == "Pruning"
+    assert "**Refit** · layer 3 of 6" in [bar.proto.text for bar in app.get("progress")]
+    assert "60 % done" in words(app)
+    assert "about 48 s" in words(app)
+    cancelled: list[Path] = []
+    monkeypatch.setattr(jobs, "cancel", cancelled.append)
+    press(app, "Cancel")
+    assert cancelled == [run]
+
+
+def test_a_waiting_run_tells_its_place() -> None:
+    folder = get_settings().runs_dir
+    make_unfinished_run(folder, status("running"), run_id="20250101-000000-00000a")
+    run = make_unfinished_run(folder, status("queued"), run_id="20250101-000001-00000b")
+    app = visit("prune", run=run.name)
+    assert app.title[0].value == "Waiting"
+    assert "Waiting: 1 run before this one." in [bar.proto.text for bar in app.get("progress")]
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "line"),
+    [
+        ("failed", "The label 'x' is unknown.", "This run failed. The label 'x' is unknown."),
+        ("cancelled", "Cancelled.", "This run was cancelled."),
+    ],
+)
+def test_a_run_that_ended_early_says_why_and_shows_its_log(state: store.State, message: str, line: str) -> None:
+    run = make_unfinished_run(get_settings().runs_dir, status(state, message=message), log="one\ntwo\n")
+    app = visit("prune", run=run.name)
+    assert line in words(app)
+    assert app.code[0].value == "one\ntwo"
+
+
+def test_a_run_whose_process_died_is_told_as_failed() -> None:
+    dead = store.Status("running", created=1.0, pid=2**22 + 1, pid_created=1.0)
+    run = make_unfinished_run(get_settings().runs_dir, dead)
+    assert "failed" in visit("prune", run=run.name).error[0].value
+
+
+@pytest.mark.parametrize(("recovered", "latency"), [(True, True), (False, False)])
+def test_a_result_shows_score_size_and_speed(recovered: bool, latency: bool) -> None:
+    run = make_sample_run(get_settings().runs_dir, recovered=recovered, latency=latency)
+    result = store.read_run(run).result
+    assert result is not None
+    app = visit("prune", run=run.name)
+    metrics = {metric.label: metric.value for metric in app.metric}
+    step = "recovered" if recovered else "compensated"
+    assert metrics["Accuracy"] == f"{100 * result['score'][step]:.1f} %"
+    assert metrics["Weights removed"] == f"{100 * result['sparsity']['achieved']:.1f} %"
+    assert ("Speed-up" in metrics) == latency
+    assert ("not measured" in words(app)) != latency
+    assert len(charts(app)) == 1
+    assert ("After recovery" in charts(app)[0].alt) == recovered
+    assert len(app.dataframe[0].value) == 3 + recovered
+
+
+@pytest.mark.parametrize("value", ["nonsense", "20200101-000000-000000", "../..", ""])
+def test_a_bad_run_gets_a_friendly_line_and_the_form(value: str) -> None:
+    app = visit("prune", run=value)
+    assert "There is no run" in app.warning[0].value
+    assert app.title[0].value == "Prune a BERT"
+    assert query(app, "run") is None
+
+
+def test_recent_runs_are_listed_whatever_became_of_them() -> None:
+    folder = get_settings().runs_dir
+    make_sample_run(folder, run_id="20250101-000000-00000a")
+    make_unfinished_run(folder, status("failed", message="Why."), run_id="20250101-000001-00000b")
+    table = visit("prune").dataframe[0].value
+    assert table["state"].tolist() == ["failed", "done"]
+
+
+def test_new_run_leads_back_to_the_form() -> None:
+    run = make_sample_run(get_settings().runs_dir)
+    app = press(visit("prune", run=run.name), "New run")
+    assert app.title[0].value == "Prune a BERT"
+    assert query(app, "run") is None
