@@ -1,3 +1,4 @@
+import io
 import os
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from pgb_core.spec import PruneSpec
 from tests.pages.visit import APP, TIMEOUT, charts, healthy, query, visit, words
 from tests.sample_run import make_sample_run, make_unfinished_run
 from tests.tiny import make_tiny_checkpoint
+from ui import uploads
 
 
 def status(state: store.State, **values: Any) -> store.Status:
@@ -86,6 +88,30 @@ def test_a_checkpoint_of_the_models_folder_is_described_and_wants_its_file() -> 
     assert facts["Labels"] == "negative, positive"
     assert "Upload a training file" in words(app)
     assert next(button for button in app.button if button.label == "Prune").disabled
+
+
+def test_an_upload_is_kept_under_a_name_of_the_server(submitted: list[PruneSpec]) -> None:
+    make_tiny_checkpoint(get_settings().models_dir / "tiny", train=False)
+    app = visit("prune")
+    app.selectbox(key="checkpoint").set_value("tiny").run()
+    next(box for box in app.selectbox if box.label == "Task").set_value("csv").run()
+    content = b"text,label\ngood,positive\n"
+    app.file_uploader(key="train_file").upload("../../evil name.csv", content, "text/csv").run()
+    press(app, "Prune")
+    kept = Path(submitted[0].train_file or "")
+    assert kept.read_bytes() == content
+    assert kept.parent == get_settings().cache_dir / "uploads"
+    assert "evil" not in kept.name
+    assert submitted[0].eval_file is None
+
+
+def test_uploads_are_removed_after_their_time() -> None:
+    old = uploads.keep(io.BytesIO(b"old"), "a.csv")
+    past = time.time() - uploads.KEPT_SECONDS - 60
+    os.utime(old, (past, past))
+    new = uploads.keep(io.BytesIO(b"new"), "b.parquet")
+    assert not old.exists()
+    assert (new.suffix, new.read_bytes()) == (".parquet", b"new")
 
 
 def test_a_hub_id_must_look_like_one(submitted: list[PruneSpec]) -> None:
