@@ -106,9 +106,9 @@ def summary(task: str = "bbc-news") -> dict[str, Any] | None:
     folder = _home() / task
     try:
         recorded = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
-        if recorded.pop("recipe") != RECIPE:
-            return None
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError):
+        return None
+    if not isinstance(recorded, dict) or recorded.pop("recipe", None) != RECIPE:
         return None
     return {**recorded, "checkpoint": str(folder)}
 

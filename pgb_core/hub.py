@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -64,6 +66,27 @@ def fetch(name: str, step: Step = silent) -> tuple[Path, str]:
     return folder, info.sha
 
 
+@contextmanager
+def offline_unless_reachable(dataset: str) -> Iterator[None]:
+    """Within, Hugging Face libraries use their cache alone if the Hub does not answer at once for `dataset`.
+
+    They would retry for half a minute otherwise before they look there.
+    """
+    import datasets
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    try:
+        HfApi().dataset_info(dataset, timeout=_TIMEOUT)
+    except (HTTPError, OSError):
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
 def _cached(home: Path, name: str, why: str) -> tuple[Path, str]:
     """The revision that was fetched last."""
     revisions = [folder for folder in home.glob("*") if re.fullmatch(r"[0-9a-f]{40}", folder.name)]
@@ -109,8 +132,10 @@ def _download(name: str, revision: str, folder: Path, step: Step) -> None:
     """Download beside `folder` and rename, so that a broken download leaves nothing that looks whole."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-    step(0, 1, f"downloading {name}")
+    step(0, 1, f"downloading {name} from the Hub")
+    disable_progress_bars()  # ours is the only progress on the terminal
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-", ignore_cleanup_errors=True) as part:
         target = Path(part) / "files"

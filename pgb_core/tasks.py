@@ -6,6 +6,7 @@ Importing this module imports neither torch nor datasets nor pandas.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pgb_core import demo
+from pgb_core import demo, hub
 from pgb_core.errors import TaskError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 GLUE = "nyu-mll/glue"
+"""Dataset on the Hub, or a folder with the same layout."""
 HELD_OUT = 0.2
 SPLIT_SEED = 0
 """Seed of the split of offline tasks: fixed, as their demo checkpoint was trained on the other four fifths."""
@@ -218,7 +220,8 @@ def _load_glue(task: Task, split: str, id2label: Mapping[int, str]) -> pd.DataFr
 
     datasets.disable_progress_bars()
     try:
-        source = datasets.load_dataset(GLUE, task.name, split=split)
+        with nullcontext() if Path(GLUE).is_dir() else hub.offline_unless_reachable(GLUE):
+            source = datasets.load_dataset(GLUE, task.name, split=split)
     except Exception as error:  # the library lets errors of its HTTP client, of files and of parsers through
         raise TaskError(
             f"task {task.name} cannot be loaded from the Hub ({type(error).__name__}); check the network, or use a "

@@ -1,0 +1,275 @@
+"""The demo, from fetching to fine-tuning, with small wheels on this machine in place of the package index's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pgb_core import demo
+from pgb_core.batching import encode
+from pgb_core.checkpoints import describe, load_model, load_tokenizer
+from pgb_core.demo import Wheel
+from pgb_core.errors import CheckpointError, JobCancelled, TaskError
+from pgb_core.settings import get_settings
+from pgb_core.tasks import TASKS, load_task
+from tests.tiny import FILLERS, make_tiny_checkpoint
+
+ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+def make_wheel(folder: Path, name: str, files: dict[str, bytes]) -> Wheel:
+    """A wheel that pip accepts, with `files` under `name`/data/."""
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, content in files.items():
+            archive.writestr(f"{name}/data/{file}", content)
+        archive.writestr(f"{name}/__init__.py", "raise SystemExit('a data wheel was imported')")
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: evil\n"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return Wheel(f"{name}==1.0", hashlib.sha256(path.read_bytes()).hexdigest(), f"{name}/data/")
+
+
+def news() -> dict[str, bytes]:
+    """40 documents a section, told apart by their words; one is a duplicate, one is in Latin-1."""
+    generator = np.random.default_rng(0)
+    files = {}
+    for index, section in enumerate(demo.BBC_LABELS):
+        own = FILLERS[3 * index : 3 * index + 3]
+        for number in range(40):
+            files[f"{section}/{number:03}.txt"] = " \n".join(generator.choice(own, 30)).encode()
+    files["tech/100.txt"] = files["tech/000.txt"].replace(b"\n", b"\t")
+    files["tech/101.txt"] = b"\xa315.8m " + files["tech/001.txt"]
+    files["notes/000.txt"] = b"not a section"
+    files["tech/readme.md"] = b"not a document"
+    return files
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a bare encoder, without a head, as the real wheels carry one."""
+    folder = make_tiny_checkpoint(tmp_path_factory.mktemp("encoder") / "tiny")
+    tokens = {name: (folder / name).read_bytes() for name in ENCODER_FILES if name.startswith("tokenizer")}
+    load_model(folder).bert.save_pretrained(folder / "bare")
+    return tokens | {name: (folder / "bare" / name).read_bytes() for name in ("config.json", "model.safetensors")}
+
+
+@pytest.fixture
+def index(tmp_path: Path, encoder: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of wheels that pip takes for its only index; `demo` is told what is in them."""
+    folder = tmp_path / "index with a space"
+    folder.mkdir()
+    first, second = (make_wheel(folder, name, encoder) for name in ("enc_first", "enc_second"))
+    texts = make_wheel(folder, "texts", news())
+    monkeypatch.setattr(demo, "ENCODER_WHEELS", (first, second))
+    monkeypatch.setattr(demo, "ENCODER_FILES", {n: hashlib.sha256(c).hexdigest() for n, c in encoder.items()})
+    monkeypatch.setattr(demo, "BBC_WHEELS", (texts,))
+    with zipfile.ZipFile(folder / "texts-1.0-py3-none-any.whl") as archive:
+        rows = json.dumps(demo._bbc_table(texts, archive), ensure_ascii=False).encode()
+    monkeypatch.setattr(demo, "BBC_SHA256", hashlib.sha256(rows).hexdigest())
+    monkeypatch.setattr(demo, "LEARNING_RATE", 3e-3)
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri())
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return folder
+
+
+@pytest.fixture
+def no_pip(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A call after which starting pip, or anything else, fails the test."""
+
+    def forbid(*arguments: object, **options: object) -> None:
+        pytest.fail(f"started {arguments}")
+
+    return lambda: monkeypatch.setattr(subprocess, "run", forbid)
+
+
+def leftovers() -> list[str]:
+    """What lies in the demo's folder beside the assets and the locks."""
+    home = get_settings().cache_dir / "demo"
+    return sorted(path.name for path in home.iterdir() if path.name != "assets" and not path.name.endswith(".lock"))
+
+
+def test_the_demo_is_fetched_fine_tuned_evaluated_and_cached(
+    index: Path, no_pip: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "EPOCHS", 30)
+    assert demo.summary() is None
+    steps: list[tuple[int, int, str]] = []
+    folder = demo.prepare(step=lambda done, total, message="": steps.append((done, total, message)))
+    assert folder == get_settings().cache_dir / "demo" / "bbc-news"
+    summary = demo.summary()
+    assert summary is not None
+    assert set(summary) == {"checkpoint", "task", "score", "samples", "seconds"}
+    assert (summary["checkpoint"], summary["task"]) == (str(folder), "bbc-news")
+    assert describe(folder).labels == TASKS["bbc-news"].labels
+    fractions = [done / total for done, total, _ in steps]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+
+    no_pip()  # from here on everything comes from the cache
+    assert demo.prepare() == folder
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    data = load_task("bbc-news", id2label=model.config.id2label)
+    assert summary["samples"] == len(data.evaluation) == 40
+    held_out = encode(data.evaluation, tokenizer, 64)
+    right = 0
+    for example in held_out:  # one at a time, without padding
+        logits = model(torch.tensor([example.input_ids]), token_type_ids=torch.tensor([example.token_type_ids])).logits
+        right += int(logits.argmax()) == example.label
+    assert summary["score"] == pytest.approx(right / len(held_out))
+    assert summary["score"] > 0.9
+    assert leftovers() == ["bbc-news"]
+
+
+def test_the_texts_are_unlike_and_labelled(index: Path) -> None:
+    texts = demo.load_texts()
+    assert len(texts) == 201
+    assert set(texts["label"]) == {"business", "entertainment", "politics", "sport", "tech"}
+    assert texts["text"].is_unique
+    assert not texts["text"].str.contains(r"[\n\t]|  ").any()
+    assert texts["text"].str.startswith("£15.8m").sum() == 1
+    with pytest.raises(TaskError, match="no text of its own"):
+        demo.load_texts("sst2")
+
+
+def test_a_corrupted_wheel_gives_way_to_the_second(index: Path) -> None:
+    with (index / "enc_first-1.0-py3-none-any.whl").open("ab") as file:
+        file.write(b"x")
+    assert (demo._encoder() / "model.safetensors").is_file()
+
+
+def test_two_corrupted_wheels_are_one_line_and_no_files(index: Path) -> None:
+    for name in ("enc_first", "enc_second"):
+        with (index / f"{name}-1.0-py3-none-any.whl").open("ab") as file:
+            file.write(b"x")
+    with pytest.raises(CheckpointError, match=r"enc_first==1\.0: .*enc_second==1\.0: ") as caught:
+        demo.prepare()
+    assert "\n" not in str(caught.value)
+    assert demo.summary() is None
+    assert leftovers() == []
+
+
+def test_no_index_at_all_is_one_line(index: Path) -> None:
+    shutil.rmtree(index)
+    index.mkdir()
+    for fetch, error in ((demo.prepare, CheckpointError), (demo.load_texts, TaskError)):
+        with pytest.raises(error, match="check the network") as caught:
+            fetch()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_file_in_the_right_wheel_is_refused(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "ENCODER_FILES", {**demo.ENCODER_FILES, "config.json": "0" * 64})
+    with pytest.raises(CheckpointError, match=r"config\.json in enc_first==1\.0 is not the file"):
+        demo.prepare()
+    monkeypatch.setattr(demo, "BBC_SHA256", "0" * 64)
+    with pytest.raises(TaskError, match="are not the ones they should be"):
+        demo.load_texts()
+    assert not list(get_settings().cache_dir.rglob("bbc-news.json"))
+
+
+def test_a_file_that_is_absent_from_the_wheel_is_told(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "ENCODER_FILES", {**demo.ENCODER_FILES, "vocab.txt": "0" * 64})
+    with pytest.raises(CheckpointError, match=r"holds no intact .*vocab\.txt"):
+        demo.prepare()
+
+
+def test_a_file_that_is_damaged_in_the_cache_is_fetched_again(index: Path) -> None:
+    weights = demo._encoder() / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert (demo._encoder() / "model.safetensors").read_bytes() == content
+    texts = demo.load_texts()
+    (get_settings().cache_dir / "demo" / "assets" / "bbc-news.json").write_text("[]")
+    assert demo.load_texts().equals(texts)
+
+
+def test_a_cancel_leaves_nothing_behind(index: Path) -> None:
+    def step(done: int, total: int, message: str = "") -> None:
+        if done > 20:
+            raise JobCancelled
+
+    with pytest.raises(JobCancelled):
+        demo.prepare(step=step)
+    assert demo.summary() is None
+    assert leftovers() == []
+
+
+def test_what_a_killed_process_or_an_older_recipe_left_is_replaced(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = get_settings().cache_dir / "demo"
+    (home / ".bbc-news-killed").mkdir(parents=True)
+    (home / "bbc-news").mkdir()
+    (home / "bbc-news" / "demo.json").write_text(json.dumps({"recipe": demo.RECIPE - 1, "score": 0.1}))
+    (home / "bbc-news" / "stale.txt").write_text("")
+    assert demo.summary() is None
+    monkeypatch.setattr(demo, "EPOCHS", 1)
+    demo.prepare()
+    assert demo.summary() is not None
+    assert leftovers() == ["bbc-news"]
+    assert not (home / "bbc-news" / "stale.txt").exists()
+
+
+def test_two_at_once_make_it_once(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "EPOCHS", 1)
+    made = []
+    make = demo._make
+    monkeypatch.setattr(demo, "_make", lambda *arguments: (made.append(arguments[0]), make(*arguments)))
+    waiting: list[str] = []
+    folders: list[Path] = []
+
+    def prepare() -> None:
+        folders.append(demo.prepare(step=lambda done, total, message="": waiting.append(message)))
+
+    threads = [threading.Thread(target=prepare) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == ["bbc-news"]
+    assert len(set(folders)) == 1
+    assert len(folders) == 2
+    assert any("another process" in message for message in waiting)
+
+
+def test_a_summary_needs_no_torch_and_survives_rubbish() -> None:
+    home = get_settings().cache_dir / "demo" / "bbc-news"
+    home.mkdir(parents=True)
+    for content in ("", "[]", "{}", '{"recipe": "x"}', "\0"):
+        (home / "demo.json").write_text(content)
+        assert demo.summary() is None
+    code = "import sys; from pgb_core import demo; demo.summary(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_other_tasks_have_no_demo() -> None:
+    with pytest.raises(CheckpointError, match="only for bbc-news"):
+        demo.prepare("qnli")
+
+
+def test_the_pinned_wheels_are_pinned() -> None:
+    digests = [wheel.sha256 for wheel in (*demo.ENCODER_WHEELS, *demo.BBC_WHEELS)]
+    digests += [*demo.ENCODER_FILES.values(), demo.BBC_SHA256]
+    assert all(len(digest) == 64 and int(digest, 16) for digest in digests)
+    assert all("==" in wheel.requirement for wheel in (*demo.ENCODER_WHEELS, *demo.BBC_WHEELS))

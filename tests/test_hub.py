@@ -1,0 +1,183 @@
+"""Fetching through the real huggingface_hub client, from a server on this machine that answers like the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+from huggingface_hub import constants
+
+from pgb_core import hub
+from pgb_core.checkpoints import load_model, resolve
+from pgb_core.errors import CheckpointError
+from pgb_core.settings import get_settings
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class FakeHub:
+    """One model, `owner/name`, with the `files` of a folder. `asked` records every path that was requested."""
+
+    files: dict[str, bytes]
+    status: int = 200
+    asked: list[str] = field(default_factory=list)
+
+    def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+        if self.status != 200:
+            return self.status, b"", {"X-Error-Code": "RepoNotFound"} if self.status == 404 else {}
+        entries = [
+            {"type": "file", "path": name, "rfilename": name, "size": len(content), "oid": self.etag(content)}
+            for name, content in self.files.items()
+        ]
+        if path == "/api/models/owner/name":
+            info = {"id": "owner/name", "sha": REVISION, "siblings": entries, "private": False, "tags": []}
+            return 200, json.dumps(info).encode(), {"Content-Type": "application/json"}
+        if path == f"/api/models/owner/name/tree/{REVISION}":
+            return 200, json.dumps(entries).encode(), {"Content-Type": "application/json"}
+        name = path.removeprefix(f"/owner/name/resolve/{REVISION}/")
+        if name not in self.files:
+            return 404, b"", {"X-Error-Code": "RepoNotFound"}
+        return 200, self.files[name], {"X-Repo-Commit": REVISION, "ETag": f'"{self.etag(self.files[name])}"'}
+
+    @staticmethod
+    def etag(content: bytes) -> str:
+        return hashlib.sha1(content, usedforsecurity=False).hexdigest()
+
+    def handler(fake) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - `self` is the handler's
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = urlparse(self.path).path
+                fake.asked.append(path)
+                status, body, headers = fake.answer(path)
+                self.send_response(status)
+                for key, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(key, value)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET  # noqa: N815 - http.server's names
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def fake_hub(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    fake = FakeHub({file.name: file.read_bytes() for file in tiny_checkpoint.iterdir()})
+    fake.files |= {"pytorch_model.bin": b"evil", "modeling_evil.py": b"evil", "README.md": b"words"}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), fake.handler())
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    point_to(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+    yield fake
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def point_to(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+def refused(words: str, name: str = "owner/name") -> None:
+    with pytest.raises(CheckpointError) as caught:
+        hub.fetch(name)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    home = get_settings().cache_dir / "hub"
+    assert not [path for path in home.rglob("*") if path.is_file()]  # nothing half fetched stays
+
+
+def test_a_model_is_fetched_pinned_and_loads(fake_hub: FakeHub, tiny_checkpoint: Path) -> None:
+    found = resolve("owner/name", "csv")
+    assert (found.source, found.revision) == ("hub", REVISION)
+    weights = (tiny_checkpoint / "model.safetensors").read_bytes()
+    assert found.fingerprint == hashlib.sha256(weights).hexdigest()
+    assert {file.name for file in found.path.iterdir()} <= {*hub.NEEDED, *hub.TOKENIZER_FILES}
+    assert not any(file.is_symlink() for file in found.path.iterdir())
+    assert not [path for path in fake_hub.asked if path.endswith((".bin", ".py", ".md"))]
+    assert load_model(found.path).config.num_labels == 2
+
+
+def test_a_second_time_nothing_is_downloaded_and_offline_the_cache_serves(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = hub.fetch("owner/name")
+    fake_hub.asked.clear()
+    assert hub.fetch("owner/name") == first
+    assert fake_hub.asked == ["/api/models/owner/name"]
+    fake_hub.status = 503
+    assert hub.fetch("owner/name") == first
+    point_to(monkeypatch, "http://127.0.0.1:9")
+    assert hub.fetch("owner/name") == first
+
+
+def test_out_of_reach_is_one_line_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    point_to(monkeypatch, "http://127.0.0.1:9")  # the port that throws everything away; here nobody listens
+    started = time.monotonic()
+    refused("out of reach and 'owner/name' is not cached")
+    assert time.monotonic() - started < 5
+
+
+def test_offline_mode_is_out_of_reach() -> None:
+    refused("out of reach")
+
+
+def test_an_unknown_model_is_told(fake_hub: FakeHub) -> None:
+    fake_hub.status = 404
+    refused("no public model 'owner/name'")
+
+
+def test_a_failing_server_is_told(fake_hub: FakeHub) -> None:
+    fake_hub.status = 503
+    refused("answered 503")
+
+
+def test_weights_that_can_run_code_are_refused_before_download(fake_hub: FakeHub) -> None:
+    del fake_hub.files["model.safetensors"]
+    refused("pytorch_model.bin is refused")
+    assert fake_hub.asked == ["/api/models/owner/name"]
+
+
+def test_a_model_over_the_limit_is_refused_before_download(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGB_MAX_PARAMETERS", "100")
+    refused("the limit is")
+    assert fake_hub.asked == ["/api/models/owner/name"]
+
+
+def test_a_download_that_breaks_leaves_nothing(fake_hub: FakeHub) -> None:
+    answer = fake_hub.answer
+
+    def broken(path: str) -> tuple[int, bytes, dict[str, str]]:
+        return (403, b"", {}) if path.endswith("/model.safetensors") else answer(path)
+
+    fake_hub.answer = broken  # type: ignore[method-assign]
+    refused("failed")
+
+
+@pytest.mark.parametrize("name", ["owner", "owner/../name", "../name", "owner/name/x", "o w/name", "a--b/c", "/name"])
+def test_what_is_no_hub_id_is_refused_without_asking(name: str) -> None:
+    refused("is not a Hub id", name)
+
+
+def test_libraries_are_online_again_after_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    point_to(monkeypatch, "http://127.0.0.1:9")
+    with hub.offline_unless_reachable("nyu-mll/glue"):
+        assert constants.HF_HUB_OFFLINE
+    assert not constants.HF_HUB_OFFLINE

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgb_core import demo, tasks
+from pgb_core.errors import TaskError
+from pgb_core.tasks import TASKS, compute_score, load_task, standard_error
+from tests.tiny import make_tiny_csv
+
+NAMES = {0: "negative", 1: "positive"}
+QNLI = {0: "entailment", 1: "not_entailment"}
+
+
+@pytest.fixture
+def glue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder laid out like nyu-mll/glue, with a few rows of the same schema, read by the real `datasets`."""
+    columns: dict[str, dict[str, Any]] = {
+        "sst2": {"sentence": ["dull", "a joy", "fine"], "label": [0, 1, 1], "idx": [0, 1, 2]},
+        "qnli": {"question": ["Who?", "Why?"], "sentence": ["I.", "No."], "label": [0, 1], "idx": [0, 1]},
+    }
+    folder = tmp_path / "glue"
+    configs = []
+    for name, rows in columns.items():
+        (folder / name).mkdir(parents=True)
+        label = datasets.ClassLabel(names=list(TASKS[name].labels or ()))
+        data = datasets.Dataset.from_dict(rows).cast_column("label", label)
+        for split, part in (("train", data), ("validation", data.select([1]))):
+            part.to_pandas().to_parquet(folder / name / f"{split}-00000-of-00001.parquet")
+        splits = [{"split": s, "path": f"{name}/{s}-*"} for s in ("train", "validation")]
+        configs.append({"config_name": name, "data_files": splits})
+    (folder / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")
+    monkeypatch.setattr(tasks, "GLUE", str(folder))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return folder
+
+
+def table(tmp_path: Path, rows: dict[str, list[Any]], name: str = "data.csv") -> Path:
+    file = tmp_path / name
+    frame = pd.DataFrame(rows)
+    frame.to_parquet(file) if file.suffix == ".parquet" else frame.to_csv(file, index=False)
+    return file
+
+
+def refused(words: str, **arguments: Any) -> None:
+    with pytest.raises(TaskError) as caught:
+        load_task(arguments.pop("name", "csv"), id2label=arguments.pop("id2label", NAMES), **arguments)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_the_module_is_light() -> None:
+    heavy = "('torch', 'transformers', 'datasets', 'pandas', 'sklearn')"
+    code = f"import sys, pgb_core.tasks; sys.exit(sum(name in sys.modules for name in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_tasks_are_named_by_their_key() -> None:
+    assert list(TASKS) == ["bbc-news", "csv", "sst2", "qnli"]
+    assert all(key == task.name and task.title and task.description.endswith(".") for key, task in TASKS.items())
+
+
+def test_a_file_is_split_in_stratified_fifths(tiny_csv: Path) -> None:
+    data = load_task("csv", id2label=NAMES, train_file=tiny_csv)
+    assert (len(data.train), len(data.evaluation)) == (320, 80)
+    assert Counter(data.evaluation["label"]) == {0: 40, 1: 40}
+    assert data.label_names == ("negative", "positive")
+    assert data.train.column_names == ["text", "label"]
+    whole = pd.read_csv(tiny_csv)
+    both = [*data.train["text"], *data.evaluation["text"]]
+    assert sorted(both) == sorted(whole["text"])
+    named = dict(zip(whole["text"], whole["label"], strict=True))
+    assert all(NAMES[row["label"]] == named[row["text"]] for row in [*data.train, *data.evaluation])
+
+
+def test_the_split_depends_on_the_seed_alone(tiny_csv: Path) -> None:
+    parts = [
+        load_task("csv", id2label=NAMES, train_file=tiny_csv, seed=seed).evaluation["text"][:] for seed in (1, 1, 2)
+    ]
+    assert parts[0] == parts[1] != parts[2]
+
+
+def test_an_evaluation_file_is_taken_whole(tiny_csv: Path, tmp_path: Path) -> None:
+    other = make_tiny_csv(tmp_path / "other.csv", rows=10, seed=3)
+    data = load_task("csv", id2label=NAMES, train_file=tiny_csv, eval_file=other)
+    assert (len(data.train), len(data.evaluation)) == (400, 10)
+
+
+@pytest.mark.parametrize(
+    ("labels", "id2label", "expected"),
+    [
+        (["negative", "positive"], NAMES, [0, 1]),
+        (["Positive", " NEGATIVE "], NAMES, [1, 0]),
+        ([1, 0], NAMES, [1, 0]),
+        (["0", "1"], {0: "1", 1: "0"}, [1, 0]),  # names go before ids
+        (["Not-Entailment", "entailment"], QNLI, [1, 0]),
+        (["+", "-"], {0: "-", 1: "+"}, [1, 0]),
+        ([2, 0], {0: "a", 1: "b", 2: "c"}, [2, 0]),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_labels_are_names_or_ids(
+    tmp_path: Path, labels: list[Any], id2label: dict[int, str], expected: list[int], suffix: str
+) -> None:
+    file = table(tmp_path, {"text": ["one", "two"], "label": labels}, f"data.{suffix}")
+    data = load_task("csv", id2label=id2label, train_file=file, eval_file=file)
+    assert data.train["label"][:] == expected
+
+
+def test_pairs_tabs_byte_order_marks_and_other_columns_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "data.tsv"
+    file.write_text("\ufeffid\ttext\ttext_pair \tlabel\n7\tNA\tnull\t1\n8\té, è\tb\t0\n", encoding="utf-8")
+    data = load_task("csv", id2label=NAMES, train_file=file, eval_file=file)
+    assert data.train.column_names == ["text", "text_pair", "label"]
+    assert data.train[:] == {"text": ["NA", "é, è"], "text_pair": ["null", "b"], "label": [1, 0]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ({"sentence": ["a"], "label": ["positive"]}, "has the columns sentence, label, but needs one called 'text'"),
+        ({"text": ["a"], "target": ["positive"]}, "needs one called 'label'"),
+        ({"text": ["a", "b"], "label": ["positive", "neutral"]}, "row 2 of data.csv has the label 'neutral'"),
+        ({"text": ["a", "b"], "label": [0, 2]}, "row 1 of data.csv has the label '0'"),
+        ({"text": ["a", "b"], "label": ["positive", None]}, "row 2 of data.csv has the label ''"),
+        ({"text": ["a", " "], "label": ["positive", "positive"]}, "row 2 of data.csv has no text"),
+        ({"text": [], "label": []}, "has no rows"),
+        ({"text": ["a", "b"], "label": ["positive", "negative"]}, "too few rows to hold a fifth out"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, rows: dict[str, list[Any]], words: str) -> None:
+    refused(words, train_file=table(tmp_path, rows))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("data.txt", b"text,label\n", "neither .csv"),
+        ("data.csv", b"", "cannot be read as a table"),
+        ("data.csv", b"text,label\n\xff\xfe,positive\n", "is not UTF-8"),
+        ("data.csv", b'text,label\n"a,positive\n', "cannot be read as a table"),
+        ("data.csv", b"text,label\na,positive\na,b,c,d\n", "cannot be read as a table"),
+        ("data.parquet", b"text,label\n", "cannot be read as a table"),
+        ("data.csv", b"text,text,label\na,b,positive\n", None),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, content: bytes, words: str | None) -> None:
+    (tmp_path / name).write_bytes(content)
+    if words is None:  # pandas renames the second `text`: read as another column
+        assert load_task("csv", id2label=NAMES, train_file=tmp_path / name, eval_file=tmp_path / name).train["text"][0]
+    else:
+        refused(words, train_file=tmp_path / name)
+
+
+def test_missing_files_and_unlike_files_are_refused(tmp_path: Path, tiny_csv: Path) -> None:
+    refused("needs a training file")
+    refused("there is no file", train_file=tmp_path / "none.csv")
+    refused("there is no file", train_file=tmp_path)
+    pairs = table(tmp_path, {"text": ["a"], "text_pair": ["b"], "label": ["positive"]})
+    refused("only one of the two files", train_file=tiny_csv, eval_file=pairs)
+    refused("unknown task 'mnli'", name="mnli")
+
+
+def test_glue_comes_through_datasets(glue: Path) -> None:
+    data = load_task("sst2", id2label=NAMES)
+    assert data.train[:] == {"text": ["dull", "a joy", "fine"], "label": [0, 1, 1]}
+    assert data.evaluation[:] == {"text": ["a joy"], "label": [1]}
+    pairs = load_task("qnli", id2label=QNLI)
+    assert pairs.train[:] == {"text": ["Who?", "Why?"], "text_pair": ["I.", "No."], "label": [0, 1]}
+
+
+def test_glue_labels_follow_the_checkpoint(glue: Path) -> None:
+    assert load_task("sst2", id2label={0: "POSITIVE", 1: "NEGATIVE"}).train["label"][:] == [1, 0, 0]
+    nameless = load_task("sst2", id2label={0: "LABEL_0", 1: "LABEL_1"})
+    assert nameless.train["label"][:] == [0, 1, 1]
+    assert nameless.label_names == ("LABEL_0", "LABEL_1")
+    refused("do not include 'not_entailment' of task qnli", name="qnli", id2label={0: "entailment", 1: "neutral"})
+    refused("do not include 'negative'", name="sst2", id2label={0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"})
+
+
+def test_glue_without_labels_is_refused(glue: Path) -> None:
+    file = glue / "sst2" / "validation-00000-of-00001.parquet"
+    pd.read_parquet(file).assign(label=-1).to_parquet(file)
+    refused("without a label", name="sst2")
+
+
+def test_glue_with_other_columns_is_refused(glue: Path) -> None:
+    for part in (glue / "sst2").iterdir():
+        pd.read_parquet(part).rename(columns={"sentence": "text"}).to_parquet(part)
+    refused("has no column 'sentence'", name="sst2")
+
+
+def test_glue_out_of_reach_is_one_line() -> None:
+    refused("cannot be loaded from the Hub", name="sst2")
+
+
+def test_bbc_news_is_split_the_same_way_for_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = TASKS["bbc-news"].labels or ()
+    texts = pd.DataFrame({"text": [f"text {i}" for i in range(100)], "label": [labels[i % 5] for i in range(100)]})
+    monkeypatch.setattr(demo, "load_texts", lambda name: texts.copy())
+    backwards = dict(enumerate(reversed(labels)))
+    first, second = (load_task("bbc-news", id2label=backwards, seed=seed) for seed in (0, 1))
+    assert first.evaluation["text"][:] == second.evaluation["text"][:]
+    assert not set(first.evaluation["text"]) & set(first.train["text"])
+    assert Counter(first.evaluation["label"]) == dict.fromkeys(range(5), 4)
+    number = int(first.train["text"][0].split()[1])
+    assert backwards[first.train["label"][0]] == labels[number % 5]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=50))
+def test_accuracy_and_its_standard_error(pairs: list[tuple[int, int]]) -> None:
+    predictions, labels = np.array(pairs, dtype=np.int64).T
+    share = sum(a == b for a, b in pairs) / len(pairs)
+    assert compute_score("accuracy", predictions, labels) == pytest.approx(share)
+    assert standard_error("accuracy", predictions, labels) == pytest.approx((share * (1 - share) / len(pairs)) ** 0.5)
+
+
+def test_matthews_and_its_bootstrap() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 400)
+    predictions = np.where(generator.random(400) < 0.8, labels, 1 - labels)
+    table_ = np.array([[np.sum((labels == a) & (predictions == b)) for b in (0, 1)] for a in (0, 1)], dtype=float)
+    (tn, fp), (fn, tp) = table_
+    phi = (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    assert compute_score("matthews", predictions, labels) == pytest.approx(phi)
+    error = standard_error("matthews", predictions, labels)
+    assert error == standard_error("matthews", predictions, labels)
+    assert error == pytest.approx(np.sqrt((1 - phi**2) / 400), rel=0.3)
+    with pytest.raises(TaskError, match="unknown metric"):
+        compute_score("charm", predictions, labels)
