@@ -20,44 +20,51 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from pgb_core.errors import RunError
 from pgb_core.layout import IntArray, Kind, MatrixLayout, SublayerLayout
+from pgb_core.status import FINISHED, State, Status, alive, find_process, owned_by, this_process
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
-FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
+__all__ = [
+    "FINISHED",
+    "SCHEMA",
+    "MatrixView",
+    "Run",
+    "State",
+    "Status",
+    "cancel_requested",
+    "delete_run",
+    "find_process",
+    "find_run",
+    "list_active",
+    "list_runs",
+    "log_file",
+    "new_run",
+    "owned_by",
+    "read_json",
+    "read_layouts",
+    "read_matrix",
+    "read_options",
+    "read_run",
+    "read_status",
+    "recorded_status",
+    "request_cancel",
+    "this_process",
+    "withdraw_cancel",
+    "write_json",
+    "write_layout",
+    "write_status",
+]
+
 SCHEMA = 1
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _CANCEL = "cancel"
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where a run stands. Times are seconds since the epoch; `fraction` is of the whole run, in [0, 1]."""
-
-    state: State = "queued"
-    stage: str = ""
-    fraction: float = 0.0
-    message: str = ""
-    created: float = 0.0
-    started: float | None = None
-    finished: float | None = None
-    updated: float = 0.0
-    eta_seconds: float | None = None
-    pid: int | None = None
-    pid_created: float | None = None
-    """Start time of process `pid`, so that a recycled process number is not taken for the run."""
-
-    @property
-    def active(self) -> bool:
-        return self.state not in FINISHED
 
 
 @dataclass(frozen=True)
@@ -109,16 +116,6 @@ def write_status(path: Path, status: Status) -> Status:
     stamped = replace(status, updated=time.time())
     write_json(path / "status.json", asdict(stamped))
     return stamped
-
-
-def this_process(status: Status) -> Status:
-    """`status` owned by the calling process."""
-    return owned_by(status, os.getpid())
-
-
-def owned_by(status: Status, pid: int) -> Status:
-    """`status` owned by process `pid`, which exists."""
-    return replace(status, pid=pid, pid_created=psutil.Process(pid).create_time())
 
 
 def request_cancel(path: Path) -> None:
@@ -233,7 +230,7 @@ def read_status(path: Path) -> Status:
         RunError: status.json is missing or damaged.
     """
     status = recorded_status(path)
-    if not status.active or _alive(status):
+    if not status.active or alive(status):
         return status
     status = recorded_status(path)  # the process may have written its last word after the first look, then ended
     if not status.active:
@@ -341,10 +338,9 @@ def read_matrix(run: Run, layer: int, kind: str, name: str) -> MatrixView:
         RunError: the run has no such matrix, or its files are damaged.
     """
     for sublayer in read_json(run.path / "layout.json")["sublayers"]:
-        if (sublayer["layer"], sublayer["kind"]) == (layer, kind):
-            for matrix in sublayer["matrices"]:
-                if matrix["name"] == name:
-                    return _read_matrix(run, _prefix(layer, kind, name), matrix)
+        matrices = {matrix["name"]: matrix for matrix in sublayer["matrices"]}
+        if (sublayer["layer"], sublayer["kind"]) == (layer, kind) and name in matrices:
+            return _read_matrix(run, _prefix(layer, kind, name), matrices[name])
     raise RunError(f"Run {run.id} has no matrix {name!r} in the {kind} of layer {layer}.")
 
 
@@ -363,12 +359,12 @@ def _read_matrix(run: Run, prefix: str, entry: Mapping[str, Any]) -> MatrixView:
 
 
 def _dense_weights(run: Run, tensor: str) -> NDArray[np.float32] | None:
-    source = Path(run.spec.get("checkpoint_path", "")) / "model.safetensors"
-    try:
-        with _tensors(source) as weights:
-            return np.asarray(weights.get_tensor(tensor), dtype=np.float32)
-    except RunError:
-        return None
+    with (
+        contextlib.suppress(RunError),
+        _tensors(Path(run.spec.get("checkpoint_path", "")) / "model.safetensors") as file,
+    ):
+        return np.asarray(file.get_tensor(tensor), dtype=np.float32)
+    return None
 
 
 def _matrix_layout(indices: Any, prefix: str, entry: Mapping[str, Any]) -> MatrixLayout:
@@ -385,21 +381,3 @@ def _tensors(path: Path) -> Iterator[Any]:
             yield tensors
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path.name} of {path.parent.name} is missing or damaged.") from error
-
-
-def _alive(status: Status) -> bool:
-    if status.pid is None:  # queued a moment ago, its process is just starting
-        return time.time() - status.created < 60
-    return find_process(status) is not None
-
-
-def find_process(status: Status) -> psutil.Process | None:
-    """The living process that owns `status`; None when there is none, or only its number was given to another."""
-    if status.pid is None:
-        return None
-    try:
-        process = psutil.Process(status.pid)
-        same = abs(process.create_time() - (status.pid_created or 0.0)) < 1.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
