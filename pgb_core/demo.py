@@ -201,9 +201,8 @@ def _train(task: str, encoder: Path, target: Path, step: Step) -> tuple[float, i
     # Heeded only if torch is not loaded yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import numpy as np
-    import torch
 
-    from pgb_core import batching, recovery, tasks
+    from pgb_core import batching, evaluation, recovery, tasks
     from pgb_core.checkpoints import load_tokenizer
 
     labels = tasks.TASKS[task].labels or ()
@@ -216,7 +215,6 @@ def _train(task: str, encoder: Path, target: Path, step: Step) -> tuple[float, i
     def training(done: int, total: int, message: str = "") -> None:
         step(5 + round(90 * done / total), 100, f"fine-tuning MiniLM, {message}")
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recovery.finetune(
         model,
         train,
@@ -224,16 +222,13 @@ def _train(task: str, encoder: Path, target: Path, step: Step) -> tuple[float, i
         learning_rate=LEARNING_RATE,
         batch_size=BATCH_SIZE,
         seed=SEED,
-        device=device,
+        device=evaluation.choose_device("auto"),
         step=training,
     )
     step(96, 100, "evaluating on the held-out texts")
-    model.cpu()
+    predictions = evaluation.predict(model, held_out)
     truth = np.array([example.label for example in held_out])
-    predictions = np.empty_like(truth)
-    with torch.inference_mode():
-        for batch in batching.batches(held_out, 64):
-            predictions[batch.indices.numpy()] = model(**batch.inputs).logits.argmax(-1).numpy()
+    model.cpu()
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
     return tasks.compute_score(data.task.metric, predictions, truth), len(held_out)
