@@ -8,7 +8,7 @@ from pgb_core import store
 from pgb_core.errors import RunError
 from pgb_core.figures import network as figures
 from pgb_core.figures.network import Sublayer
-from ui import charts, frame, runs, url, words
+from ui import charts, frame, runs, units, url, words
 
 
 def main() -> None:
@@ -19,15 +19,15 @@ def main() -> None:
     if run is None or run.result is None:
         return
     try:
-        tables = store.read_options(run)
+        tables = {(table["layer"], table["kind"]): table for table in store.read_options(run)}
     except RunError as error:
         st.error(str(error))
         return
-    network = figures.sublayers(run.result, tables)
+    network = figures.sublayers(run.result, list(tables.values()))
     left, right = st.columns([5, 4], gap="medium")
     with right:
         place = chosen(network)
-        detail(run.id, network[place], tables[place])
+        detail(run.id, network[place], tables[network[place].layer, network[place].kind])
     with left:
         overview(network, place)
 
@@ -65,14 +65,16 @@ def chosen(network: tuple[Sublayer, ...]) -> int:
     st.subheader("One sublayer", anchor=False, help=words.OPTIONS)
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     layers = {str(s.layer): str(s.layer) for s in network}
+    first = next((s for s in network if s.dropped), network[0])  # the most interesting question: why was it dropped?
     with left:
-        layer = url.select(st.selectbox, "Layer", "layer", layers, help=words.LAYER)
+        layer = url.select(st.selectbox, "Layer", "layer", layers, default=str(first.layer), help=words.LAYER)
     with right:
         kind = url.select(
             st.segmented_control,
             "Half",
             "kind",
             {"attention": "Attention", "feed_forward": "Feed-forward"},
+            default=first.kind,
             required=True,
             help=words.HALF,
         )
@@ -82,8 +84,8 @@ def chosen(network: tuple[Sublayer, ...]) -> int:
 def detail(run_id: str, sublayer: Sublayer, table: dict[str, object]) -> None:
     """Density, option chart and table of one sublayer."""
     with st.container(horizontal=True):
-        st.metric("Density", f"{sublayer.density:.1%}", help=words.DENSITY)
-        st.metric("Kept importance", f"{sublayer.kept_importance:.1%}", help=words.KEPT_IMPORTANCE)
+        st.metric("Density", units.percent(sublayer.density), help=words.DENSITY)
+        st.metric("Kept importance", units.percent(sublayer.kept_importance), help=words.KEPT_IMPORTANCE)
         unit = figures.UNIT_NAMES[sublayer.kind]
         st.metric(f"{unit.capitalize()} kept", f"{sublayer.kept_units} of {sublayer.units}", help=words.UNITS)
     st.write(figures.explain_choice(table))

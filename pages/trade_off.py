@@ -8,7 +8,7 @@ from pgb_core import store
 from pgb_core.figures import trade_off as figures
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
-from ui import charts, frame, url, words
+from ui import charts, frame, runs, units, url, words
 
 COSTS = {"latency": "Latency", "flops": "FLOPs", "parameters": "Parameters", "bytes": "Bytes"}
 
@@ -33,15 +33,13 @@ def main() -> None:
         return
     show(points, cost, members[0].result["score"]["metric"])
     if left_out:
-        st.caption(f"{left_out} run{'s' if left_out > 1 else ''} without a latency measured in the same way left out.")
+        st.caption(f"{units.several(left_out, 'run')} without a latency measured in the same way left out.")
 
 
 def choose(done: list[Run]) -> tuple[list[Run], str]:
     """The runs of the family that the URL names, newest first, and the cost to compare."""
-    families: dict[str, list[Run]] = {}
-    for run in done:
-        families.setdefault(f"{run.spec['checkpoint']} · {run.spec['task']}", []).append(run)
-    titles = {name: f"{name} ({len(runs)} run{'s' if len(runs) > 1 else ''})" for name, runs in families.items()}
+    families = runs.families(done)
+    titles = {name: f"{name} ({units.several(len(members), 'run')})" for name, members in families.items()}
     left, right = st.columns(2, vertical_alignment="bottom")
     with left:
         family = url.select(st.selectbox, "Checkpoint and task", "family", titles, help=words.FAMILY)

@@ -9,7 +9,6 @@ import plotly.graph_objects as go
 import streamlit as st
 
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage"]}
-SCORE_COLUMNS = ("score", "standard_error", "difference", "density", "kept_importance", "sparsity")
 
 
 def chart(figure: go.Figure, alt: str, *, key: str, on_pick: Callable[[list[Any]], None] | None = None) -> None:
@@ -30,7 +29,9 @@ def chart(figure: go.Figure, alt: str, *, key: str, on_pick: Callable[[list[Any]
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Any], *, title: str = "The same as a table") -> None:
     """The twin of a chart, folded: `columns` gives each key of the rows its heading or column configuration."""
     with st.expander(title):
-        st.dataframe(list(rows), hide_index=True, column_order=list(columns), column_config=dict(columns))
+        st.dataframe(
+            list(rows), hide_index=True, placeholder="–", column_order=list(columns), column_config=dict(columns)
+        )
 
 
 def pick_table(
@@ -59,6 +60,7 @@ def pick_table(
         alt=alt,
         on_select=picked,
         selection_mode="single-row",
+        placeholder="–",
         selection_default={"selection": {"rows": [] if selected is None else [selected]}},
     )
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from pgb_core import checkpoints, demo, jobs
+from pgb_core import checkpoints, jobs
 from pgb_core.errors import PGBError, SpecError
 from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
-from ui import units, uploads, url, words
+from ui import panel, uploads, url, words
 from ui.devices import devices
 
 HUB = "A model of the Hugging Face Hub …"
@@ -35,7 +34,7 @@ def show() -> None:
             0,
             97,
             50,
-            format="%d %%",
+            format="%d%%",
             key="sparsity",
             persist_state="session",
             help=words.SPARSITY,
@@ -57,7 +56,7 @@ def show() -> None:
         if not ready and checkpoint is not None:
             st.caption("Upload a training file first.")
     with right:
-        panel(checkpoint, task)
+        panel.show(checkpoint, task)
 
 
 def _checkpoint(settings: Settings) -> str | None:
@@ -199,62 +198,3 @@ def _start(values: dict[str, Any], files: tuple[Any, Any]) -> None:
     else:
         url.write(run=run_id)
         st.rerun()
-
-
-def panel(checkpoint: str | None, task: str) -> None:
-    """What the chosen checkpoint and task are."""
-    with st.container(border=True):
-        st.subheader("Checkpoint", anchor=False)
-        if checkpoint is None:
-            st.write("Type the id of a fine-tuned BERT classifier on the Hub, as owner/name.")
-        elif checkpoint == "demo":
-            _demo_panel(task)
-        elif "/" in checkpoint:
-            st.write(f"**{checkpoint}** is fetched from the Hub when the run starts (safetensors and tokenizer only).")
-        else:
-            try:
-                _facts(checkpoints.describe(get_settings().models_dir / checkpoint))
-            except PGBError as error:
-                st.error(str(error))
-        st.subheader("Task", anchor=False)
-        st.write(f"**{TASKS[task].title}.** {TASKS[task].description}")
-        st.subheader("What happens", anchor=False)
-        st.markdown(words.STEPS_OF_A_RUN)
-
-
-def _demo_panel(task: str) -> None:
-    st.write("all-MiniLM-L6-v2, a real BERT of 6 layers, fine-tuned here on BBC news.")
-    summary = demo.summary(demo.task_for(task))
-    if summary is None:
-        st.info(
-            "Not prepared yet: the first run fetches about 90 MB and fine-tunes it, about four minutes on two cores."
-        )
-        return
-    score = units.percent(summary["score"])
-    st.success(f"Prepared: {score} on {summary['samples']} held-out texts.", icon=":material/check:")
-    try:
-        _facts(checkpoints.describe(Path(summary["checkpoint"])))
-    except PGBError as error:
-        st.error(str(error))
-
-
-def _facts(info: checkpoints.CheckpointInfo) -> None:
-    labels = ", ".join(info.labels[:6]) + (" …" if len(info.labels) > 6 else "")
-    rows = {
-        "Encoder": f"{info.layers} layers, hidden {info.hidden}, {info.heads} heads, {info.intermediate} neurons",
-        "Parameters": f"{units.count(info.parameters)}, {units.count(info.encoder_weights)} can be pruned",
-        "Size": f"{units.size(info.bytes)}, {info.dtype}",
-        "Vocabulary": f"{info.vocabulary:,} pieces, up to {info.max_positions} tokens",
-        "Labels": labels,
-    }
-    st.table(
-        [{"": key, " ": value} for key, value in rows.items()],
-        border="horizontal",
-        hide_index=True,
-        hide_header=True,
-        alt="What the checkpoint is.",
-    )
-    if info.pruned:
-        st.warning("This checkpoint is pruned already; choose the dense one it came from.")
-    elif not info.head_trained:
-        st.warning("This checkpoint has no trained classifier; fine-tune it on a task first.")

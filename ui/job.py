@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import streamlit as st
 
 from pgb_core import jobs, store
-from pgb_core.errors import PGBError, RunError
+from pgb_core.errors import RunError
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
 from ui import units
@@ -91,10 +93,8 @@ def _running(run: Run) -> None:
 
 
 def _cancel(run: Run) -> None:
-    try:
+    with contextlib.suppress(RunError):  # deleted meanwhile: the page will say so
         jobs.cancel(run.path)
-    except PGBError as error:
-        st.session_state["notice"] = str(error)
 
 
 def _log(run: Run) -> str:

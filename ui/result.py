@@ -8,7 +8,7 @@ import streamlit as st
 
 from pgb_core.figures import scores
 from pgb_core.store import Run
-from ui import charts, frame, units, words
+from ui import charts, frame, runs, units, words
 
 
 def show(run: Run) -> None:
@@ -36,13 +36,14 @@ def headline(result: dict[str, Any]) -> None:
     """Five numbers that answer: how good, how small, how fast."""
     score, latency = result["score"], result["latency"]
     step = scores.final_step(score)
+    points = round(100 * (score[step] - score["dense"]), 1)
     with st.container(horizontal=True):
         _metric(
             score["metric"].capitalize(),
             units.percent(score[step]),
-            f"{100 * (score[step] - score['dense']):+.1f} points",
+            f"{points:+.1f} points" if points else "as dense",
             f"{words.SCORE} {score['samples']} texts; {scores.STEPS[step].lower()}, compared with dense.",
-            color="normal",
+            color="normal" if points else "off",
         )
         achieved = result["sparsity"]["achieved"]
         _metric(
@@ -114,8 +115,8 @@ def _measured(latency: dict[str, Any]) -> str:
     }
     return (
         f" Latency: median of {latency['pruned']['repeats']}, batch {latency['batch']}, {latency['length']} tokens, "
-        f"{latency['device']}, {latency['threads']} threads, {latency['dtype']}; the middle 80 % of the repeats took "
-        f"{ranges['dense']} dense and {ranges['pruned']} pruned."
+        f"{latency['device']}, {units.several(latency['threads'], 'thread')}, {latency['dtype']}; "
+        f"the middle 80% of the repeats took {ranges['dense']} dense and {ranges['pruned']} pruned."
     )
 
 
@@ -126,7 +127,6 @@ def details(run: Run, result: dict[str, Any]) -> None:
         with left:
             st.markdown("**Settings**")
             keys = (
-                "checkpoint",
                 "task",
                 "method",
                 "importance",
@@ -138,7 +138,7 @@ def details(run: Run, result: dict[str, Any]) -> None:
                 "revision",
                 "fingerprint",
             )
-            _pairs({key: run.spec.get(key) for key in keys})
+            _pairs({"checkpoint": runs.checkpoint_name(run), **{key: run.spec.get(key) for key in keys}})
         with middle:
             st.markdown("**Time per stage**")
             _pairs({key: units.seconds(value) for key, value in result["seconds"].items() if value})
@@ -162,7 +162,7 @@ def _short(value: Any) -> str:
 
 
 def _row(name: str, dense: float, pruned: float, text: Any) -> dict[str, str]:
-    change = "=" if dense == pruned else f"{100 * (pruned / dense - 1):+.0f} %"
+    change = "=" if dense == pruned else f"{100 * (pruned / dense - 1):+.0f}%"
     return {"": name, "Dense": text(dense), "Pruned": text(pruned), "Change": change}
 
 
@@ -171,7 +171,7 @@ def _saved(label: str, values: dict[str, Any], text: Any, help_text: str) -> Non
     _metric(
         label,
         text(values["pruned"]),
-        f"{change:+.0f} %",
+        f"{change:+.0f}%",
         f"{help_text} Dense: {text(values['dense'])}.",
         color="inverse",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -16,10 +18,31 @@ from ui import frame, units, url
 _LAST = "last_run"
 
 
+def checkpoint_name(run: Run) -> str:
+    """The checkpoint as users know it: of a folder its name, never where it lies on the server."""
+    name: str = run.spec["checkpoint"]
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def families(found: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by checkpoint and task; checkpoints of one name and different weights are kept apart."""
+    fingerprints: dict[str, set[str]] = {}
+    found = list(found)
+    for run in found:
+        fingerprints.setdefault(checkpoint_name(run), set()).add(run.spec.get("fingerprint", ""))
+    result: dict[str, list[Run]] = {}
+    for run in found:
+        name = checkpoint_name(run)
+        if len(fingerprints[name]) > 1:
+            name += f" {run.spec.get('fingerprint', '')[:6]}"
+        result.setdefault(f"{name} · {run.spec['task']}", []).append(run)
+    return result
+
+
 def label(run: Run) -> str:
     """One line that tells runs apart."""
     spec = run.spec
-    parts = [spec["checkpoint"], spec["task"], spec["method"], f"{100 * spec['sparsity']:.0f} % removed"]
+    parts = [checkpoint_name(run), spec["task"], spec["method"], f"{units.percent(spec['sparsity'], 0)} removed"]
     if spec["recover_epochs"]:
         parts.append("recovered")
     return " · ".join([*parts, units.moment(run.status.created)])
@@ -29,10 +52,11 @@ def row(run: Run) -> dict[str, Any]:
     """A run as a row of a table; score and speed-up only when there are any."""
     result = run.result or {}
     score, latency = result.get("score"), result.get("latency")
-    keys = ("checkpoint", "task", "method", "sparsity")
+    keys = ("task", "method", "sparsity")
     return {
         "state": run.status.state,
         "created": units.moment(run.status.created),
+        "checkpoint": checkpoint_name(run),
         **{key: run.spec[key] for key in keys},
         "score": score[final_step(score)] if score else None,
         "speedup": latency["speedup"] if latency else None,

@@ -15,9 +15,10 @@ def count(value: float) -> str:
 
 def size(value: float) -> str:
     """Bytes in decimal units."""
-    return (
-        f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB" if value >= 1e5 else f"{value:.0f} bytes"
-    )
+    for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= scale:
+            return f"{value / scale:.1f} {unit}"
+    return f"{value:.0f} bytes"
 
 
 def milliseconds(value: float) -> str:
@@ -32,7 +33,7 @@ def several(number: int, noun: str) -> str:
 
 def percent(value: float, digits: int = 1) -> str:
     """A fraction in percent."""
-    return f"{100 * value:.{digits}f} %"
+    return f"{100 * value:.{digits}f}%"
 
 
 def seconds(value: float) -> str:

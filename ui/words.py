@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 SPARSITY = (
-    "Share of the encoder's weights that is removed. Embeddings, biases and the classifier stay. At 50 % a model "
-    "usually scores as before; near 90 % it loses a few points."
+    "Share of the encoder's weights that is removed. Embeddings, biases and the classifier stay. At 50% a model "
+    "usually scores as before; near 90% it loses a few points."
 )
 METHOD = (
     "How weights are removed: in groups that are found by permuting rows and columns, or as whole heads and neurons."
 )
 IMPORTANCE = "How the loss of a weight is estimated, from one pass over the calibration samples."
-RECOVERY = "Ordinary training of the small model after pruning. 0 skips it: the refit alone is often enough below 75 %."
+RECOVERY = "Ordinary training of the small model after pruning. 0 skips it: the refit alone is often enough below 75%."
 SEED = "Start of all random choices; on a CPU the same settings and seed give the same result."
 CALIBRATION = "Training examples from which the importance of weights is measured. More are slower and a little better."
 MAX_LENGTH = "Tokens per text; longer texts are cut. 0 takes the task's own default."

@@ -186,7 +186,7 @@ def option_chart(table: Mapping[str, Any]) -> go.Figure:
                     text=[option["label"] for option in members],
                     cliponaxis=False,
                     marker={"symbol": symbol, "size": 9, "color": color, "line": {"color": "white", "width": 1}},
-                    hovertemplate="%{text}<br>keeps %{x:.1f} % of the weights<br>loss %{y:.3g}<extra></extra>",
+                    hovertemplate="%{text}<br>keeps %{x:.1f}% of the weights<br>loss %{y:.3g}<extra></extra>",
                 )
             )
     figure.add_trace(
@@ -202,7 +202,7 @@ def option_chart(table: Mapping[str, Any]) -> go.Figure:
     )
     frame(figure, height=360, x="weights kept, % of the sublayer's", y="loss after the refit", legend=True)
     figure.update_layout(margin={"t": 40})
-    figure.update_yaxes(rangemode="tozero", tickformat="~g")
+    figure.update_yaxes(rangemode="tozero", exponentformat="power")
     return figure
 
 

@@ -51,7 +51,7 @@ def score_chart(score: Mapping[str, Any]) -> go.Figure:
             mode="markers",
             text=[STEPS[step] for step in steps],
             marker={"size": 13, "color": [COLORS[step] for step in steps]},
-            hovertemplate="%{text}: %{x:.2f} %, standard error %{error_x.array:.2f}<extra></extra>",
+            hovertemplate="%{text}: %{x:.2f}%, standard error %{error_x.array:.2f}<extra></extra>",
             cliponaxis=False,
         )
     )
@@ -62,7 +62,7 @@ def score_chart(score: Mapping[str, Any]) -> go.Figure:
     figure.update_xaxes(range=[low - room, high + room])
     figure.update_yaxes(
         tickvals=list(range(len(steps))),
-        ticktext=[f"{STEPS[step]}<br><b>{value:.1f} %</b>" for step, value in zip(steps, values, strict=True)],
+        ticktext=[f"{STEPS[step]}<br><b>{value:.1f}%</b>" for step, value in zip(steps, values, strict=True)],
         range=[len(steps) - 0.5, -0.5],
         showgrid=False,
     )

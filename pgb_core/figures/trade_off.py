@@ -94,7 +94,7 @@ def trade_off_chart(points: Sequence[Point], cost: str, metric: str) -> go.Figur
                     "color": color,
                     "line": {"color": "white", "width": 1},
                 },
-                hovertemplate=f"<b>{name}</b><br>%{{customdata[1]:.1f}} % removed<br>{metric} %{{y:.2f}} % "
+                hovertemplate=f"<b>{name}</b><br>%{{customdata[1]:.1f}}% removed<br>{metric} %{{y:.2f}}% "
                 f"(standard error %{{error_y.array:.2f}})<br>{COSTS[cost][0]}: %{{x:.4~g}}<extra></extra>",
                 unselected={"marker": {"opacity": 1}},
             )
@@ -140,4 +140,5 @@ def measured_how(result: Mapping[str, Any]) -> str | None:
     latency = result["latency"]
     if latency is None:
         return None
-    return "{device}, {threads} threads, batch {batch}, {length} tokens, {dtype}".format(**latency)
+    threads = "1 thread" if latency["threads"] == 1 else f"{latency['threads']} threads"
+    return f"{latency['device']}, {threads}, batch {latency['batch']}, {latency['length']} tokens, {latency['dtype']}"

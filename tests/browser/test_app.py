@@ -64,7 +64,7 @@ def test_a_tiny_model_is_pruned_from_the_button_to_the_result(
     run = store.list_runs(get_settings().runs_dir)[0]
     assert run.result is not None
     score = run.result["score"]
-    expect(page.get_by_test_id("stMetric").first).to_contain_text(f"{100 * score['compensated']:.1f} %")
+    expect(page.get_by_test_id("stMetric").first).to_contain_text(f"{100 * score['compensated']:.1f}%")
     assert score["dense"] > 0.85
     assert run.result["parameters"]["encoder_pruned"] < run.result["parameters"]["encoder_dense"]
     page.get_by_role("link", name="What is left of each layer").click()

@@ -19,15 +19,18 @@ def test_without_runs_the_page_says_what_to_do() -> None:
     assert "No finished run yet" in words(app)
 
 
-def test_a_visit_shows_the_network_and_one_option_table(run: Path) -> None:
+def test_a_first_visit_shows_the_network_and_explains_what_was_dropped() -> None:
+    run = store.read_run(make_sample_run(get_settings().runs_dir, sparsity=0.97, seed=1))
+    assert run.result is not None
     app = visit("layers")
+    place, dropped = next((i, entry) for i, entry in enumerate(run.result["sublayers"]) if entry["dropped"])
     picture, options = charts(app)
     assert "4 sublayers" in picture.alt
-    assert "Layer 0 attention" in options.alt
-    assert (query(app, "run"), query(app, "layer"), query(app, "kind")) == (run.name, "0", "attention")
-    assert [len(table.value) for table in app.dataframe][:1] == [
-        len(store.read_options(store.read_run(run))[0]["options"])
-    ]
+    assert f"Layer {dropped['layer']}" in options.alt
+    assert (query(app, "layer"), query(app, "kind")) == (str(dropped["layer"]), dropped["kind"])
+    assert "Chosen: dropped" in words(app)
+    tables = [len(table.value) for table in app.dataframe]
+    assert sorted(tables) == sorted([4, len(store.read_options(run)[place]["options"])])
 
 
 def test_a_deep_link_explains_its_sublayer(run: Path) -> None:
@@ -40,7 +43,7 @@ def test_a_deep_link_explains_its_sublayer(run: Path) -> None:
 
 
 def test_another_layer_goes_to_the_url(run: Path) -> None:
-    app = visit("layers", run=run.name)
+    app = visit("layers", run=run.name, layer="0", kind="attention")
     app.selectbox(key="url_layer").set_value("1").run()
     assert query(healthy(app), "layer") == "1"
     assert "Layer 1 attention" in charts(app)[1].alt

@@ -26,7 +26,9 @@ def test_a_visit_shows_three_stages_and_a_window_and_names_them_in_the_url(run: 
     app = visit("matrix")
     assert len(charts(app)) == 4
     assert all(chart.alt for chart in charts(app))
-    assert (query(app, "run"), query(app, "layer"), query(app, "matrix")) == (run.name, "0", "attention.query")
+    layouts = store.read_layouts(store.read_run(run))
+    layer, kind, name = next(key for key, layout in layouts.items() if len(layout.row_groups) > 1)
+    assert (query(app, "run"), query(app, "layer"), query(app, "matrix")) == (run.name, str(layer), f"{kind}.{name}")
 
 
 def test_the_whole_page_of_a_real_size_fits_its_budget() -> None:

@@ -133,7 +133,7 @@ def test_a_running_run_shows_stage_layer_time_left_and_cancel(monkeypatch: pytes
     app = visit("prune", run=run.name)
     assert app.title[0].value == "Pruning"
     assert "**Refit** · layer 3 of 6" in [bar.proto.text for bar in app.get("progress")]
-    assert "60 % done" in words(app)
+    assert "60% done" in words(app)
     assert "about 48 s" in words(app)
     cancelled: list[Path] = []
     monkeypatch.setattr(jobs, "cancel", cancelled.append)
@@ -178,8 +178,8 @@ def test_a_result_shows_score_size_and_speed(recovered: bool, latency: bool) -> 
     app = visit("prune", run=run.name)
     metrics = {metric.label: metric.value for metric in app.metric}
     step = "recovered" if recovered else "compensated"
-    assert metrics["Accuracy"] == f"{100 * result['score'][step]:.1f} %"
-    assert metrics["Weights removed"] == f"{100 * result['sparsity']['achieved']:.1f} %"
+    assert metrics["Accuracy"] == f"{100 * result['score'][step]:.1f}%"
+    assert metrics["Weights removed"] == f"{100 * result['sparsity']['achieved']:.1f}%"
     assert ("Speed-up" in metrics) == latency
     assert ("not measured" in words(app)) != latency
     assert len(charts(app)) == 1

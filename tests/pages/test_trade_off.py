@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from pgb_core import store
 from pgb_core.settings import get_settings
 from tests.pages.visit import charts, healthy, query, visit, words
 from tests.sample_run import make_sample_run
@@ -60,3 +61,14 @@ def test_a_bad_query_gets_a_friendly_line_and_the_page_all_the_same(runs: list[s
     app = visit("trade_off", **{key: value})
     assert value in app.warning[0].value
     assert len(charts(app)) == 1
+
+
+def test_checkpoints_of_one_name_and_other_weights_are_kept_apart() -> None:
+    folder = get_settings().runs_dir
+    first, second = (make_sample_run(folder, checkpoint=f"/somewhere/{i}/bert", seed=i) for i in range(2))
+    for run, fingerprint in ((first, "a" * 64), (second, "b" * 64)):
+        spec = store.read_json(run / "spec.json")
+        store.write_json(run / "spec.json", {**spec, "fingerprint": fingerprint})
+    app = visit("trade_off", family="bert aaaaaa · bbc-news", cost="flops")
+    assert shown(charts(app)[0].spec) == {"", first.name}
+    assert "somewhere" not in words(app)
