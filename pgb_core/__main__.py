@@ -96,7 +96,7 @@ def latency(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answe
         device=args.device,
         step=printer.step("latency"),
     )
-    return Answer(measured, console.describe_latency(measured))
+    return Answer(measured, console.describe_latency(measured, itself=args.against is None))
 
 
 def runs(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
@@ -191,7 +191,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("latency", latency, "Measure the latency of a dense or pruned checkpoint.")
     sub.add_argument("--checkpoint", required=True, help="'demo', a folder or a Hub id owner/name")
-    sub.add_argument("--against", help="dense checkpoint to compare with")
+    sub.add_argument("--against", help="dense checkpoint to compare with (default: itself, which shows the noise)")
     sub.add_argument("--task", default="bbc-news", help="which demo checkpoint 'demo' means (default: %(default)s)")
     sub.add_argument("--batch", type=_positive, default=8, help="sequences at a time (default: %(default)s)")
     sub.add_argument("--length", type=_positive, default=128, help="tokens per sequence (default: %(default)s)")

@@ -103,13 +103,17 @@ def describe_score(score: Mapping[str, Any]) -> str:
     return f"{', '.join(parts)} on {score['samples']} examples"
 
 
-def describe_latency(latency: Mapping[str, Any]) -> str:
-    """Measured latency, of two models where two were measured."""
-    models = [f"{name} {latency[name]['median_ms']:.1f} ms" for name in ("dense", "pruned") if latency.get(name)]
-    speedup = f", {latency['speedup']:.2f}x as fast" if latency.get("speedup") is not None else ""
-    ideal = f" (ideal {latency['ideal_speedup']:.2f}x)" if speedup and latency.get("ideal_speedup") is not None else ""
-    place = f"batch {latency['batch']} of {latency['length']} tokens, {latency['threads']} threads, {latency['device']}"
-    return f"{', '.join(models)}{speedup}{ideal}; {place}"
+def describe_latency(latency: Mapping[str, Any], *, itself: bool = False) -> str:
+    """Measured latency of two models, or of one that was measured against `itself`."""
+    first, second = latency["dense"]["median_ms"], latency["pruned"]["median_ms"]
+    place = (
+        f"batch {latency['batch']} of {latency['length']} tokens, {latency['device']}, "
+        f"{latency['threads']} thread{'' if latency['threads'] == 1 else 's'}"
+    )
+    if itself:
+        return f"{first:.1f} ms, measured again {second:.1f} ms; {place}"
+    speedup = f"{latency['speedup']:.2f}x as fast (ideal {latency['ideal_speedup']:.2f}x)"
+    return f"dense {first:.1f} ms, pruned {second:.1f} ms, {speedup}; {place}"
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

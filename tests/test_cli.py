@@ -285,9 +285,13 @@ def test_a_result_in_words(tmp_path: Path) -> None:
     assert "latency" not in console.describe_result({**result, "latency": None})
 
 
-def test_latency_of_one_model_in_words() -> None:
-    latency = {"dense": {"median_ms": 12.34}, "pruned": None, "batch": 8, "length": 128, "threads": 2, "device": "cpu"}
-    assert console.describe_latency(latency) == "dense 12.3 ms; batch 8 of 128 tokens, 2 threads, cpu"
+def test_latency_in_words() -> None:
+    times = {"dense": {"median_ms": 12.34}, "pruned": {"median_ms": 6.17}, "speedup": 2.0, "ideal_speedup": 2.5}
+    latency = {**times, "batch": 8, "length": 128, "threads": 2, "device": "cpu"}
+    place = "batch 8 of 128 tokens, cpu, 2 threads"
+    assert console.describe_latency(latency) == f"dense 12.3 ms, pruned 6.2 ms, 2.00x as fast (ideal 2.50x); {place}"
+    assert console.describe_latency(latency, itself=True) == f"12.3 ms, measured again 6.2 ms; {place}"
+    assert console.describe_latency({**latency, "threads": 1}).endswith("1 thread")
 
 
 # --- the real thing, on a tiny checkpoint --------------------------------------------------------------------------
@@ -331,7 +335,7 @@ def test_prune_evaluate_latency(
     assert latency["dense"]["median_ms"] > 0
     assert latency["pruned"]["median_ms"] > 0
     assert "as fast" in answer(*against)
-    assert " ms; batch 2 of 16 tokens" in answer("latency", "--checkpoint", tiny_checkpoint, *sizes)
+    assert "measured again" in answer("latency", "--checkpoint", tiny_checkpoint, *sizes)
 
 
 @pytest.mark.parametrize("command", ["prune", "evaluate"])
