@@ -31,7 +31,7 @@ PRUNE = ("prune", "--checkpoint", "demo", "--task", "bbc-news", "--sparsity", "0
 def pgb(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """`python -m pgb_core` in a process of its own."""
     command = [sys.executable, "-m", "pgb_core", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, **options)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, **options)
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
@@ -297,6 +297,7 @@ def test_latency_in_words() -> None:
 # --- the real thing, on a tiny checkpoint --------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(300)
 def test_prune_evaluate_latency(
     tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -372,6 +373,7 @@ def test_a_wrong_file_is_one_line(
         assert store.read_status(tmp_path / "run").state == "failed"
 
 
+@pytest.mark.timeout(300)
 def test_a_run_in_the_background_is_the_same_command(
     tiny_checkpoint: Path, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,7 +382,7 @@ def test_a_run_in_the_background_is_the_same_command(
     run_dir = get_settings().runs_dir / jobs.submit(spec)
     process = store.find_process(store.recorded_status(run_dir))
     assert process is not None
-    process.wait(90)
+    process.wait(240)
     run = store.read_run(run_dir)
     assert run.status.state == "done", store.log_file(run_dir).read_text()
     assert run.result is not None
@@ -388,6 +390,7 @@ def test_a_run_in_the_background_is_the_same_command(
     assert "accuracy" in store.log_file(run_dir).read_text()
 
 
+@pytest.mark.timeout(300)
 def test_ctrl_c_ends_a_run_in_one_line(tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = ["--checkpoint", tiny_checkpoint, "--task", "csv", "--train-file", tiny_csv, "--sparsity", "0.5"]
@@ -403,6 +406,7 @@ def test_ctrl_c_ends_a_run_in_one_line(tiny_checkpoint: Path, tiny_csv: Path, tm
     assert_cancelled(out)
 
 
+@pytest.mark.timeout(300)
 def test_a_cancelled_background_run_stops_by_itself_in_time(tiny_checkpoint: Path, tiny_csv: Path) -> None:
     spec = PruneSpec(str(tiny_checkpoint), "csv", 0.5, train_file=str(tiny_csv), recover_epochs=20, device="cpu")
     run_dir = get_settings().runs_dir / jobs.submit(spec)
@@ -412,7 +416,7 @@ def test_a_cancelled_background_run_stops_by_itself_in_time(tiny_checkpoint: Pat
 
 
 def wait_for_recovery(run_dir: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not (run_dir / "status.json").exists() or store.read_status(run_dir).stage != "recovery":
         assert time.monotonic() < deadline
         time.sleep(0.05)
