@@ -39,7 +39,7 @@ def overview(network: tuple[Sublayer, ...], selected: int) -> None:
 
     def select(custom: list[int]) -> None:
         s = network[custom[0]]
-        url.write(layer=str(s.layer), kind=s.kind)
+        url.write(layer=str(s.layer + 1), kind=s.kind)
 
     charts.chart(
         figures.picture(network, selected),
@@ -64,10 +64,10 @@ def chosen(network: tuple[Sublayer, ...]) -> int:
     """Place of the sublayer that the URL names; two boxes choose it, as does a click on a bar."""
     st.subheader("One sublayer", anchor=False, help=words.OPTIONS)
     left, right = st.columns([1, 2], vertical_alignment="bottom")
-    layers = {str(s.layer): str(s.layer) for s in network}
+    layers = {str(s.layer + 1): str(s.layer + 1) for s in network}
     first = next((s for s in network if s.dropped), network[0])  # the most interesting question: why was it dropped?
     with left:
-        layer = url.select(st.selectbox, "Layer", "layer", layers, default=str(first.layer), help=words.LAYER)
+        layer = url.select(st.selectbox, "Layer", "layer", layers, default=str(first.layer + 1), help=words.LAYER)
     with right:
         kind = url.select(
             st.segmented_control,
@@ -78,7 +78,7 @@ def chosen(network: tuple[Sublayer, ...]) -> int:
             required=True,
             help=words.HALF,
         )
-    return next(i for i, s in enumerate(network) if (str(s.layer), s.kind) == (layer, kind))
+    return next(i for i, s in enumerate(network) if (str(s.layer + 1), s.kind) == (layer, kind))
 
 
 def detail(run_id: str, sublayer: Sublayer, table: dict[str, object]) -> None:
@@ -107,7 +107,7 @@ def detail(run_id: str, sublayer: Sublayer, table: dict[str, object]) -> None:
         title="Option table",
     )
     matrix = "attention.query" if sublayer.kind == "attention" else "feed_forward.intermediate"
-    frame.link("matrix", "See its matrices", run=run_id, layer=str(sublayer.layer), matrix=matrix)
+    frame.link("matrix", "See its matrices", run=run_id, layer=str(sublayer.layer + 1), matrix=matrix)
 
 
 main()

@@ -39,7 +39,7 @@ def main() -> None:
 def choose(run: Run) -> tuple[MatrixView, figures.Color]:
     """The matrix that the URL names, and by what to color it."""
     layouts = store.read_layouts(run)
-    layers = sorted({layer for layer, _, _ in layouts})
+    layers = sorted({layer + 1 for layer, _, _ in layouts})  # users count from 1
     # a matrix with several groups shows what this page is about
     first = next((key for key, layout in layouts.items() if len(layout.row_groups) > 1), next(iter(layouts)))
     left, middle, right = st.columns([1, 2, 2], vertical_alignment="bottom")
@@ -49,7 +49,7 @@ def choose(run: Run) -> tuple[MatrixView, figures.Color]:
             "Layer",
             "layer",
             {str(n): str(n) for n in layers},
-            default=str(first[0]),
+            default=str(first[0] + 1),
             resets=("group",),
             help=words.LAYER,
         )
@@ -73,7 +73,7 @@ def choose(run: Run) -> tuple[MatrixView, figures.Color]:
             help=words.COLOR,
         )
     kind, _, matrix = name.partition(".")
-    return store.read_matrix(run, int(layer), kind, matrix), "importance" if color == "importance" else "weight"
+    return store.read_matrix(run, int(layer) - 1, kind, matrix), "importance" if color == "importance" else "weight"
 
 
 def chosen_group(view: MatrixView) -> int | None:

@@ -71,3 +71,8 @@ def window(view: MatrixView, color: figures.Color, group: int | None) -> None:
         charts.chart(
             figure, f"{title}: up to 256 by 256 weights, {stages[stage].lower()}, colored by {color}.", key="window"
         )
+    # hundreds of columns: only made when somebody wants them
+    twin = st.expander("The same as a table", key="window_table", on_change="rerun")
+    if twin.open:
+        twin.caption("Rows and columns are named by their original index; removed weights are empty.")
+        twin.dataframe(figures.window_table(view, stage, color, *starts), hide_index=True, placeholder="")

@@ -20,7 +20,7 @@ CHECKPOINT = (
     "A fine-tuned BERT classifier: the demo, a folder in the server's models folder, or a model of the"
     " Hugging Face Hub."
 )
-LAYER = "Layers are numbered from 0, at the input, as in the checkpoint."
+LAYER = "Layers are counted from 1, at the input."
 MATRIX = (
     "Query, key, value and output belong to attention; intermediate and output to the feed-forward half. "
     "Rows are outputs, columns are inputs."

@@ -121,6 +121,19 @@ def window(view: MatrixView, stage: Stage, color: Color, first_row: int, first_c
     return figure
 
 
+def window_table(
+    view: MatrixView, stage: Stage, color: Color, first_row: int, first_column: int
+) -> dict[str, NDArray[Any]]:
+    """The values of `window` by column; the first column and the headings name the original rows and columns."""
+    shown = panel(view, stage, color)
+    if shown is None:
+        return {}
+    values = shown.values[first_row : first_row + WINDOW, first_column : first_column + WINDOW]
+    columns = shown.column_order[first_column : first_column + WINDOW]
+    rows: dict[str, NDArray[Any]] = {"original row": shown.row_order[first_row : first_row + WINDOW]}
+    return rows | {str(column): values[:, place] for place, column in enumerate(columns)}
+
+
 def group_table(view: MatrixView) -> list[dict[str, Any]]:
     """One row per group, numbered from 1: rows, columns, weights, share of the matrix, kept importance."""
     layout = view.layout

@@ -33,7 +33,8 @@ class Sublayer:
 
     @property
     def title(self) -> str:
-        return f"Layer {self.layer} {KIND_TITLES[self.kind]}"
+        """In words, layers counted from 1."""
+        return f"Layer {self.layer + 1} {KIND_TITLES[self.kind]}"
 
     @property
     def dropped(self) -> bool:
@@ -83,7 +84,7 @@ def picture(network: Sequence[Sublayer], selected: int | None = None) -> go.Figu
     customdata.
     """
     places = list(range(len(network)))
-    titles = [f"{s.layer} {KIND_TITLES[s.kind]}" for s in network]
+    titles = [f"{s.layer + 1} {KIND_TITLES[s.kind]}" for s in network]
     hover = [
         f"<b>{s.title}</b><br>{s.summary}<br>density {s.density:.1%}, kept importance {s.kept_importance:.1%}"
         for s in network
@@ -153,10 +154,10 @@ def picture(network: Sequence[Sublayer], selected: int | None = None) -> go.Figu
 
 
 def network_table(network: Sequence[Sublayer]) -> list[dict[str, Any]]:
-    """The picture's numbers, one row per sublayer."""
+    """The picture's numbers, one row per sublayer, layers counted from 1."""
     return [
         {
-            "layer": s.layer,
+            "layer": s.layer + 1,
             "sublayer": KIND_TITLES[s.kind],
             "kept": s.summary,
             "groups": len(s.group_units),

@@ -62,7 +62,10 @@ def score_chart(score: Mapping[str, Any]) -> go.Figure:
     figure.update_xaxes(range=[low - room, high + room])
     figure.update_yaxes(
         tickvals=list(range(len(steps))),
-        ticktext=[f"{STEPS[step]}<br><b>{value:.1f}%</b>" for step, value in zip(steps, values, strict=True)],
+        ticktext=[
+            f"{STEPS[step]}<br><b>{value:.1f}%</b> ± {error:.1f}"
+            for step, value, error in zip(steps, values, errors, strict=True)
+        ],
         range=[len(steps) - 0.5, -0.5],
         showgrid=False,
     )

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
+PATIENCE_SECONDS = 30
+"""For anything to appear: machines that run tests are busy."""
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = [
     "--no-sandbox",
@@ -57,7 +59,8 @@ def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         tab = browser.new_page(viewport={"width": 1400, "height": 900})
-        tab.set_default_timeout(30_000)
+        tab.set_default_timeout(1000 * PATIENCE_SECONDS)
+        expect.set_options(timeout=1000 * PATIENCE_SECONDS)
         yield tab
         browser.close()
 

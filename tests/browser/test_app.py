@@ -27,12 +27,12 @@ def test_a_deep_link_on_a_cold_server_opens_its_group_and_a_click_another(page: 
     run = make_sample_run(get_settings().runs_dir, shape=shape, sparsity=0.6, seed=1)
     groups = {key: len(layout.row_groups) for key, layout in store.read_layouts(store.read_run(run)).items()}
     layer, kind, name = next(key for key, count in groups.items() if count >= 2)
-    page.goto(f"{server}/matrix?run={run.name}&layer={layer}&matrix={kind}.{name}&group=2")
+    page.goto(f"{server}/matrix?run={run.name}&layer={layer + 1}&matrix={kind}.{name}&group=2")
 
     expect(page.get_by_role("heading", name="Exact window on group 2")).to_be_visible()
     expect(page.get_by_role("link", name="Trade-off")).to_be_visible()  # the frame is there
     expect(page.locator(".js-plotly-plot")).to_have_count(4)
-    assert re.search(rf"/matrix\?run={run.name}&layer={layer}&matrix={kind}\.{name}&group=2", page.url)
+    assert re.search(rf"/matrix\?run={run.name}&layer={layer + 1}&matrix={kind}\.{name}&group=2", page.url)
 
     # a heatmap's marker and the table of groups both write the URL
     marker = page.locator(".st-key-overview_pruned .scatterlayer .points path").first

@@ -86,6 +86,17 @@ def test_window_names_the_original_indices_of_each_weight(stage: Stage) -> None:
     np.testing.assert_array_equal(rows[:, 0], order[100:356])
 
 
+def test_window_as_a_table_says_the_same() -> None:
+    view = make_view(300, 40)
+    table = matrix.window_table(view, "permuted", "weight", 20, 4)
+    assert view.dense is not None
+    assert list(table) == ["original row", *(str(column) for column in view.layout.column_order()[4:])]
+    np.testing.assert_array_equal(table["original row"], view.layout.row_order()[20:276])
+    for column in view.layout.column_order()[4:]:
+        np.testing.assert_array_equal(table[str(column)], view.dense[table["original row"], column])
+    assert matrix.window_table(make_view(8, 8, dense=False), "original", "weight", 0, 0) == {}
+
+
 def test_window_stops_at_the_border() -> None:
     figure = matrix.window(make_view(40, 300), "original", "importance", 0, 200)
     assert figure is not None

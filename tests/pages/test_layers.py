@@ -26,27 +26,27 @@ def test_a_first_visit_shows_the_network_and_explains_what_was_dropped() -> None
     place, dropped = next((i, entry) for i, entry in enumerate(run.result["sublayers"]) if entry["dropped"])
     picture, options = charts(app)
     assert "4 sublayers" in picture.alt
-    assert f"Layer {dropped['layer']}" in options.alt
-    assert (query(app, "layer"), query(app, "kind")) == (str(dropped["layer"]), dropped["kind"])
+    assert f"Layer {dropped['layer'] + 1} " in options.alt
+    assert (query(app, "layer"), query(app, "kind")) == (str(dropped["layer"] + 1), dropped["kind"])
     assert "Chosen: dropped" in words(app)
     tables = [len(table.value) for table in app.dataframe]
     assert sorted(tables) == sorted([4, len(store.read_options(run)[place]["options"])])
 
 
 def test_a_deep_link_explains_its_sublayer(run: Path) -> None:
-    app = visit("layers", run=run.name, layer="1", kind="feed_forward")
+    app = visit("layers", run=run.name, layer="2", kind="feed_forward")
     table = store.read_options(store.read_run(run))[3]
     chosen = table["options"][table["chosen"]]
     assert f"Chosen: {chosen['label']}" in words(app)
-    assert "Layer 1 feed-forward" in charts(app)[1].alt
+    assert "Layer 2 feed-forward" in charts(app)[1].alt
     assert not app.warning
 
 
 def test_another_layer_goes_to_the_url(run: Path) -> None:
-    app = visit("layers", run=run.name, layer="0", kind="attention")
-    app.selectbox(key="url_layer").set_value("1").run()
-    assert query(healthy(app), "layer") == "1"
-    assert "Layer 1 attention" in charts(app)[1].alt
+    app = visit("layers", run=run.name, layer="1", kind="attention")
+    app.selectbox(key="url_layer").set_value("2").run()
+    assert query(healthy(app), "layer") == "2"
+    assert "Layer 2 attention" in charts(app)[1].alt
 
 
 @pytest.mark.parametrize(("key", "value"), [("run", "no"), ("layer", "9"), ("kind", "pooler")])

@@ -28,7 +28,11 @@ def test_a_visit_shows_three_stages_and_a_window_and_names_them_in_the_url(run: 
     assert all(chart.alt for chart in charts(app))
     layouts = store.read_layouts(store.read_run(run))
     layer, kind, name = next(key for key, layout in layouts.items() if len(layout.row_groups) > 1)
-    assert (query(app, "run"), query(app, "layer"), query(app, "matrix")) == (run.name, str(layer), f"{kind}.{name}")
+    assert (query(app, "run"), query(app, "layer"), query(app, "matrix")) == (
+        run.name,
+        str(layer + 1),
+        f"{kind}.{name}",
+    )
 
 
 def test_the_whole_page_of_a_real_size_fits_its_budget() -> None:
@@ -51,8 +55,8 @@ def test_a_deep_link_opens_its_matrix_and_group(run: Path) -> None:
 
 def test_another_layer_goes_to_the_url_and_forgets_the_group(run: Path) -> None:
     app = visit("matrix", run=run.name, layer="1", group="1")
-    app.selectbox(key="url_layer").set_value("0").run()
-    assert (query(healthy(app), "layer"), query(app, "group")) == ("0", None)
+    app.selectbox(key="url_layer").set_value("2").run()
+    assert (query(healthy(app), "layer"), query(app, "group")) == ("2", None)
     assert query(app, "run") == run.name
 
 
@@ -62,6 +66,7 @@ def test_another_layer_goes_to_the_url_and_forgets_the_group(run: Path) -> None:
         ("run", "20200101-000000-000000"),
         ("run", "../../etc"),
         ("layer", "77"),
+        ("layer", "0"),
         ("layer", "<script>"),
         ("matrix", "attention.nothing"),
         ("group", "0"),
@@ -89,7 +94,7 @@ def test_a_dropped_sublayer_says_so() -> None:
     result = store.read_run(run).result
     assert result is not None
     layer, kind = next((entry["layer"], entry["kind"]) for entry in result["sublayers"] if entry["dropped"])
-    app = visit("matrix", run=run.name, layer=str(layer), matrix=f"{kind}.output")
+    app = visit("matrix", run=run.name, layer=str(layer + 1), matrix=f"{kind}.output")
     assert "dropped" in app.info[0].value
     assert len(charts(app)) == 4
 
