@@ -27,7 +27,7 @@ def main() -> None:
         return
     header(run)
     if run.status.active:
-        job.watch(run.id)
+        job.watch(run.id, run.status.state)
     elif run.status.state == "done":
         result.show(run)
     else:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import streamlit as st
 
 from pgb_core import jobs, store
 from pgb_core.errors import RunError
 from pgb_core.settings import get_settings
-from pgb_core.store import Run
+from pgb_core.store import Run, State
 from ui import units
 
 STAGES = {
@@ -29,13 +30,13 @@ LOG_LINES = 40
 
 
 @st.fragment(run_every=1)
-def watch(run_id: str) -> None:
-    """Show a run while it is active, once a second; reruns the page when it has ended."""
+def watch(run_id: str, state: State) -> None:
+    """Show a run once a second while it is in `state`, waiting or running; then the whole page is drawn anew."""
     try:
         run = store.find_run(get_settings().runs_dir, run_id)
     except RunError:
         st.rerun()
-    if not run.status.active:
+    if run.status.state != state:
         st.rerun()
     with st.container(border=True):
         if run.status.state == "queued":
@@ -55,11 +56,10 @@ def watch(run_id: str) -> None:
 
 def ended(run: Run) -> None:
     """A run that failed or was cancelled: why, and its log."""
-    reason = run.status.message or "The run left no reason."
     if run.status.state == "cancelled":
-        st.info(f"This run was cancelled. {reason if reason.lower() not in ('cancelled', 'cancelled.') else ''}")
+        st.info("This run was cancelled. Its settings are kept, its results are not; start a new run when you like.")
     else:
-        st.error(f"This run failed. {reason}")
+        st.error(f"This run failed. {run.status.message or 'It left no reason; see its log.'}")
     log = _log(run)
     if log:
         with st.expander("Log"):
@@ -88,7 +88,7 @@ def _running(run: Run) -> None:
     ]
     st.markdown(" → ".join(steps))
     left = "not known yet" if status.eta_seconds is None else f"about {units.seconds(status.eta_seconds)}"
-    gone = units.seconds(status.updated - (status.started or status.created))
+    gone = units.seconds(time.time() - (status.started or status.created))
     st.caption(f"{units.percent(status.fraction, 0)} done · {gone} gone · time left: {left}")
 
 

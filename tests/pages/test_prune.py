@@ -141,6 +141,17 @@ def test_a_running_run_shows_stage_layer_time_left_and_cancel(monkeypatch: pytes
     assert cancelled == [run]
 
 
+def test_the_page_follows_a_run_from_waiting_to_its_end() -> None:
+    run = make_unfinished_run(get_settings().runs_dir, status("queued"))
+    app = visit("prune", run=run.name)
+    titles = []
+    for state in ("running", "failed"):
+        titles.append(app.title[0].value)
+        store.write_status(run, status(state))
+        healthy(app.run())
+    assert [*titles, app.title[0].value] == ["Waiting", "Pruning", "Failed"]
+
+
 def test_a_waiting_run_tells_its_place() -> None:
     folder = get_settings().runs_dir
     make_unfinished_run(folder, status("running"), run_id="20250101-000000-00000a")
