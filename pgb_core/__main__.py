@@ -246,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.run is runs and args.action != "list" and args.id is None:
         parser.error(f"runs {args.action} needs the id of a run; 'runs list' shows them")
-    _quiet_libraries(queued=getattr(args, "queued", False))
+    _set_up_libraries(queued=getattr(args, "queued", False))
     printer = console.ProgressPrinter(sys.stderr)
     try:
         with console.only_the_answer_on_stdout():
@@ -270,9 +270,11 @@ def _print(text: str) -> int:
     return 0
 
 
-def _quiet_libraries(queued: bool) -> None:
-    """Libraries speak up from warnings on; our own log goes to stderr in a run's own process only."""
+def _set_up_libraries(queued: bool) -> None:
+    """Before any of them is loaded. They speak up from warnings on; our own log goes to stderr in a run's process only."""
     for name, value in (
+        # threads that wait must not spin: beside other work on the same cores, a run is otherwise several times slower
+        ("OMP_WAIT_POLICY", "PASSIVE"),
         ("TOKENIZERS_PARALLELISM", "false"),
         ("TRANSFORMERS_VERBOSITY", "error"),
         ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -165,7 +164,8 @@ class GroupedSelfAttention(nn.Module):
             kwargs.pop(unused, None)
         entry: Any = self.entry
         query, key, value = (split_heads(x, self.width) for x in entry.forward_parts(hidden_states))
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        implementation = self.config._attn_implementation  # noqa: SLF001  # as in every model of transformers
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         context, weights = attention(
             self,
             query,
@@ -180,7 +180,7 @@ class GroupedSelfAttention(nn.Module):
 
 
 def attention_sizes(model: nn.Module) -> list[int]:
-    """heads * width of every attention that `model`, dense or pruned, still computes."""
+    """Sizes, heads * width, of every attention that `model`, dense or pruned, still computes."""
     sizes: list[int] = []
     for module in model.modules():
         if isinstance(module, GroupedSelfAttention):
@@ -211,7 +211,8 @@ class _NoAttention(nn.Module):
 
 def split_heads(x: Tensor, width: int) -> Tensor:
     """(B, L, heads * width) -> (B, heads, L, width)."""
-    return x.unflatten(-1, (-1, width)).transpose(1, 2)
+    heads: Tensor = x.unflatten(-1, (-1, width)).transpose(1, 2)
+    return heads
 
 
 def attention_mix(width: int) -> Mix:

@@ -1,4 +1,4 @@
-"""From texts to tensors: tokenised examples, padded batches, stratified samples.
+"""From texts to tensors: tokenized examples, padded batches, stratified samples.
 
 Batches are sorted by length by default, so that a short text is not computed at the length of the longest one.
 """
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from transformers import BertTokenizer
 
 _CHUNK = 256
-"""Texts tokenised between two calls of `step`: a few milliseconds of work, so a cancel is heard at once."""
+"""Texts tokenized between two calls of `step`: a few milliseconds of work, so a cancel is heard at once."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One tokenised text or pair of texts, unpadded, with the index of its label."""
+    """One tokenized text or pair of texts, unpadded, with the index of its label."""
 
     input_ids: tuple[int, ...]
     token_type_ids: tuple[int, ...]
@@ -67,7 +67,7 @@ class Batch:
 
 
 def encode(dataset: Dataset, tokenizer: BertTokenizer, max_length: int, step: Step = silent) -> list[Example]:
-    """Tokenise `text` (and `text_pair`, if there is one), cut to `max_length` tokens, in the dataset's order.
+    """Tokenize `text` (and `text_pair`, if there is one), cut to `max_length` tokens, in the dataset's order.
 
     Raises:
         TaskError: `max_length` is more than the checkpoint has positions for.
@@ -137,25 +137,23 @@ def _collate(examples: Sequence[Example], positions: Sequence[int], pad_id: int)
     )
 
 
-def stratified_sample(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """`count` examples without replacement (all, if there are fewer), each label with its share of the whole.
+def stratified_positions(labels: Sequence[int], count: int, seed: int) -> list[int]:
+    """Positions of `count` examples without replacement (all, if there are fewer), ascending.
 
-    The shares are rounded by largest remainder, so they are off by less than one example. The result keeps the given
-    order.
+    Each label has its share of the whole, rounded by largest remainder, so it is off by less than one example.
     """
-    if count >= len(examples):
-        return list(examples)
+    if count >= len(labels):
+        return list(range(len(labels)))
     generator = np.random.default_rng(seed)
-    labels = np.array([example.label for example in examples])
-    names, sizes = np.unique(labels, return_counts=True)
-    exact = sizes * (count / len(examples))
+    array = np.array(labels)
+    names, sizes = np.unique(array, return_counts=True)
+    exact = sizes * (count / len(array))
     take = np.floor(exact).astype(np.int64)
     remainders = np.argsort(take - exact, kind="stable")  # largest remainder first
     take[remainders[: count - int(take.sum())]] += 1
-    chosen = np.concatenate(
-        [
-            generator.choice(np.flatnonzero(labels == name), size, replace=False)
-            for name, size in zip(names, take, strict=True)
-        ]
-    )
-    return [examples[position] for position in np.sort(chosen)]
+    chosen = [
+        generator.choice(np.flatnonzero(array == name), size, replace=False)
+        for name, size in zip(names, take, strict=True)
+    ]
+    positions: list[int] = np.sort(np.concatenate(chosen)).tolist()
+    return positions

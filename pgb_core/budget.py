@@ -19,9 +19,7 @@ TOLERANCE = 0.004
 _MOST_STEPS = 20_000
 
 
-def choose(
-    costs: Sequence[Sequence[int]], losses: Sequence[Sequence[float]], budget: int, slack: int = 0
-) -> list[int]:
+def choose(costs: Sequence[Sequence[int]], losses: Sequence[Sequence[float]], budget: int, slack: int = 0) -> list[int]:
     """Index of the chosen option of each sublayer: least total loss with total cost in [budget - slack, budget].
 
     Where no choice falls into that window, the costliest ones below the budget are taken.

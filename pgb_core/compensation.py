@@ -1,13 +1,13 @@
-"""Stage 4, compensation: the kept weights are refitted by least squares, bottom-up, so that they stand in for the removed.
+"""Stage 4, compensation: the kept weights are refitted by least squares, bottom-up, to stand in for the removed ones.
 
 A linear layer that is to give Y from inputs X, with weights W0 now, gets (ridge regression towards W0)
 
     W = (B + lambda W0 D) (H + lambda D)^-1,   H = X X^T,  B = Y X^T,  D = identity with almost 0 for the bias,
 
-group by group over the group's inputs and the bias. Inputs come from the already pruned model below, targets from the dense
-model: the dense output for the entry matrices; for the exit the dense output plus the dense residual minus the pruned one,
-which corrects what has drifted below. A dropped sublayer keeps a bias, the same refit with no inputs. Our reading of PGB's
-weight compensation (arXiv 2502.03984).
+group by group over the group's inputs and the bias. Inputs come from the already pruned model below, targets from the
+dense model: the dense output for the entry matrices; for the exit the dense output plus the dense residual minus the
+pruned one, which corrects what has drifted below. A dropped sublayer keeps a bias, the same refit with no inputs. Our
+reading of PGB's weight compensation (arXiv 2502.03984).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pgb_core.architectures import Sublayer, attention_mask, embed
 from pgb_core.batching import Batch
-from pgb_core.grouped import Constant, GroupedLinear, PrunedSublayer, cut, entry_rows, exit_order, stacked_entry
+from pgb_core.grouped import Constant, PrunedSublayer, cut, entry_rows, exit_order, stacked_entry
 from pgb_core.importance import DAMPING, solve_dtype, with_constant
 from pgb_core.layout import SublayerLayout
 from pgb_core.progress import Step, silent
@@ -90,19 +90,15 @@ def refit(sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], *, st
     if pruned.entry is not None:
         gram, cross = entry_sums(sub, states, step)
         refit_entry(sub, pruned, gram, cross)
-    size = 1 if pruned.entry is None else pruned.layout.kept_units * sub.shape.width + 1
-    sums = ExitSums(size, sub.shape.hidden, sub.exit.weight.device)
+    sums = ExitSums(pruned.layout, sub.exit.weight.device)
     for n, state in enumerate(states):
         target = sub.exit(sub.hidden(state.dense, state.mask)) + state.dense - state.pruned
-        hidden = None if pruned.entry is None else pruned.hidden(state.pruned, state.mask)[state.real]
-        sums.add(hidden, target[state.real])
+        sums.add(pruned.hidden(state.pruned, state.mask)[state.real], target[state.real])
         step(len(states) + n, total)
     refit_exit(sub, pruned, sums)
 
 
-def advance(
-    sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], *, step: Step = silent
-) -> list[States]:
+def advance(sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], *, step: Step = silent) -> list[States]:
     """What the next sublayer reads. Where both models still agree, they share one tensor."""
     following: list[States] = []
     for n, state in enumerate(states):
@@ -118,7 +114,7 @@ def advance(
 
 
 def entry_sums(sub: Sublayer, states: Sequence[States], step: Step = silent) -> tuple[Tensor, Tensor]:
-    """(hidden + 1, hidden + 1) sums over tokens of x' x'^T and of x x'^T, x dense and x' pruned inputs with a constant."""
+    """(hidden + 1, hidden + 1) sums over tokens of x' x'^T and of x x'^T: x dense, x' pruned, with a constant."""
     size, device = sub.shape.hidden + 1, sub.exit.weight.device
     gram, cross = torch.zeros(size, size, device=device), torch.zeros(size, size, device=device)
     for n, state in enumerate(states):
@@ -130,19 +126,34 @@ def entry_sums(sub: Sublayer, states: Sequence[States], step: Step = silent) -> 
 
 
 class ExitSums:
-    """Sums over tokens for the refit of an exit with `size` - 1 inputs and a constant."""
+    """Sums over tokens for the refit of an exit: per group, over the inputs that the group reads and a constant."""
 
-    def __init__(self, size: int, hidden: int, device: torch.device) -> None:
-        self.gram = torch.zeros(size, size, device=device)
-        """(k + 1, k + 1) of z z^T"""
-        self.cross = torch.zeros(hidden, size, device=device)
-        """(hidden, k + 1) of y z^T"""
+    def __init__(self, layout: SublayerLayout, device: torch.device) -> None:
+        self.inputs = [len(g.units) * layout.shape.width for g in layout.groups]
+        self.outputs = [len(g.rows) for g in layout.groups]
+        self.order = torch.from_numpy(exit_order(layout)).to(device)
+        """(hidden,) outputs in the order of the groups, those in no group last"""
+        self.grams = [torch.zeros(k + 1, k + 1, device=device) for k in self.inputs]
+        """(k + 1, k + 1) per group, of z z^T"""
+        self.crosses = [torch.zeros(r, k + 1, device=device) for r, k in zip(self.outputs, self.inputs, strict=True)]
+        """(r, k + 1) per group, of y z^T"""
+        self.total = torch.zeros(layout.shape.hidden, device=device)
+        """(hidden,) of y, in `order`"""
+        self.tokens = 0
 
-    def add(self, hidden: Tensor | None, target: Tensor) -> None:
-        """Count (T, k) inputs, None where there are none, and their (T, hidden) targets."""
-        z = target.new_ones(len(target), 1) if hidden is None else with_constant(hidden)
-        self.gram.addmm_(z.T, z)
-        self.cross.addmm_(target.T, z)
+    def add(self, hidden: Tensor, target: Tensor) -> None:
+        """Count (T, kept inner) inputs, group by group, and their (T, hidden) targets in the original order."""
+        target = target.index_select(1, self.order)
+        self.total += target.sum(dim=0)
+        self.tokens += len(target)
+        if not self.grams:
+            return
+        rest = len(self.order) - sum(self.outputs)
+        pieces = zip(hidden.split(self.inputs, dim=1), target.split([*self.outputs, rest], dim=1), strict=False)
+        for gram, cross, (z, y) in zip(self.grams, self.crosses, pieces, strict=True):
+            z = with_constant(z)
+            gram.addmm_(z.T, z)
+            cross.addmm_(y.T, z)
 
 
 # --- solving -------------------------------------------------------------------------------------------------------
@@ -168,25 +179,20 @@ def refit_entry(sub: Sublayer, pruned: PrunedSublayer, gram: Tensor, cross: Tens
 @torch.no_grad()
 def refit_exit(sub: Sublayer, pruned: PrunedSublayer, sums: ExitSums) -> None:
     """Refit the exit in place, group by group; outputs in no group get their mean."""
-    gram, cross = sums.gram, sums.cross
-    mean = cross[:, -1] / gram[-1, -1]
+    mean = sums.total / sums.tokens
     if isinstance(pruned.exit, Constant):
         pruned.exit.bias.copy_(mean)
         return
-    order = torch.from_numpy(exit_order(pruned.layout)).to(cross.device)
     biases: list[Tensor] = []
-    start = 0
-    for g, group in enumerate(pruned.layout.groups):
+    for g, (gram, cross) in enumerate(zip(sums.grams, sums.crosses, strict=True)):
+        group = pruned.layout.groups[g]
         rows = torch.from_numpy(group.rows).to(cross.device)
         inner = torch.from_numpy(pruned.layout.unit_rows(group)).to(cross.device)
-        inputs = _with_last(torch.arange(start, start + len(inner), device=cross.device), len(gram) - 1)
-        start += len(inner)
         current = torch.cat([sub.exit.weight[rows][:, inner], sub.exit.bias[rows][:, None]], dim=1)
-        solution = ridge(cross[rows][:, inputs], gram[inputs][:, inputs], current)
+        solution = ridge(cross, gram, current)
         pruned.exit.weights[g].copy_(solution[:, :-1])
         biases.append(solution[:, -1])
-    rest = mean[order[sum(len(b) for b in biases) :]]
-    pruned.exit.bias.copy_(torch.cat([*biases, rest]))
+    pruned.exit.bias.copy_(torch.cat([*biases, mean[sum(sums.outputs) :]]))
 
 
 def ridge(cross: Tensor, gram: Tensor, current: Tensor, damping: float = DAMPING) -> Tensor:

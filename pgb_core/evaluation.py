@@ -1,4 +1,4 @@
-"""What pruning cost and bought: score with standard error, parameters, FLOPs, bytes, and latency measured side by side."""
+"""What pruning cost and bought: score with standard error, parameters, FLOPs, and latency measured side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,11 +15,15 @@ from torch import nn
 
 from pgb_core import checkpoints, tasks
 from pgb_core.architectures import attention_sizes, encoder_of
-from pgb_core.batching import Example, batches, encode, stratified_sample
+from pgb_core.batching import Example, batches, encode, stratified_positions
 from pgb_core.errors import SpecError
 from pgb_core.grouped import MANIFEST, GroupedLinear, load_pruned
 from pgb_core.progress import Step, silent
 from pgb_core.settings import get_settings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import BertTokenizer
 
 BATCH = 32
 
@@ -107,9 +111,7 @@ def evaluate_checkpoint(
     id2label = labels_of(model)
     data = tasks.load_task(task, id2label=id2label, train_file=train_file, eval_file=eval_file, seed=seed)
     tokenizer = checkpoints.load_tokenizer(found.path)
-    examples = encode(data.evaluation, tokenizer, max_length or data.task.max_length)
-    if eval_samples is not None:
-        examples = stratified_sample(examples, eval_samples, seed)
+    examples = examples_of(data.evaluation, tokenizer, max_length or data.task.max_length, eval_samples, seed)
     score, error = score_of(data.task.metric, predict(model, examples, step=step), examples)
     return {
         "metric": data.task.metric,
@@ -119,6 +121,19 @@ def evaluate_checkpoint(
         "task": task,
         "checkpoint": checkpoint,
     }
+
+
+def examples_of(
+    dataset: Dataset, tokenizer: BertTokenizer, max_length: int, samples: int | None, seed: int
+) -> list[Example]:
+    """The tokenized evaluation examples: all, or a label-stratified sample of `samples`.
+
+    Raises:
+        TaskError: `max_length` is more than the checkpoint has positions for.
+    """
+    if samples is not None:
+        dataset = dataset.select(stratified_positions(list(dataset["label"]), samples, seed))
+    return encode(dataset, tokenizer, max_length)
 
 
 def labels_of(model: nn.Module) -> dict[int, str]:
@@ -271,5 +286,7 @@ def measure_checkpoints(
     for model in (dense, pruned):
         config: Any = model.config
         if length > config.max_position_embeddings:
-            raise SpecError(f"length {length} is more than the checkpoint's {config.max_position_embeddings} positions.")
+            raise SpecError(
+                f"length {length} is more than the checkpoint's {config.max_position_embeddings} positions."
+            )
     return compare_latency(dense, pruned, batch=batch, length=length, threads=threads, step=step)

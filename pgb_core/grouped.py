@@ -1,4 +1,4 @@
-"""Grouped execution: modules that hold only the kept blocks, the surgery that puts them into a model, and save and reload.
+"""Grouped execution: modules that hold only the kept blocks, the surgery that puts them into a model, save and reload.
 
 Permutations of heads and neurons are absorbed in the weights. What remains is at most one gather of the inputs where a
 sublayer is entered and one scatter of the outputs where it is left (stage 5 of PGB, re-permutation).
@@ -20,7 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pgb_core.architectures import Mix, Sublayer, encoder_sublayers, grouped_attention, replace_sublayer, sublayer_shapes
+from pgb_core.architectures import (
+    Mix,
+    Sublayer,
+    encoder_sublayers,
+    grouped_attention,
+    replace_sublayer,
+)
 from pgb_core.errors import CheckpointError
 from pgb_core.layout import ENTRY_NAMES, EXIT_NAME, IntArray, Kind, SublayerLayout, SublayerShape, listing
 
@@ -79,7 +85,8 @@ class GroupedLinear(nn.Module):
         y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         if self.scatter is not None:
             y = y.index_select(1, self.scatter)
-        return y.unflatten(0, x.shape[:-1])
+        output: Tensor = y.unflatten(0, x.shape[:-1])
+        return output
 
     def forward_parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """(..., inputs) -> `parts` tensors (..., sum of rows), each with the groups one after another."""
@@ -215,7 +222,7 @@ def _in_order(groups: Sequence[IntArray], shape: SublayerShape) -> bool:
 
 
 def save_pruned(model: nn.Module, layouts: Sequence[tuple[int, SublayerLayout]], path: Path) -> None:
-    """Write config.json, model.safetensors and the manifest pgb.json into folder `path` (the tokenizer is the caller's)."""
+    """Write config.json, model.safetensors and the manifest pgb.json into folder `path`; no tokenizer."""
     path.mkdir(parents=True, exist_ok=True)
     config: Any = model.config
     values = config.to_dict() | {"model_type": MODEL_TYPE, "architectures": ["PGBBertForSequenceClassification"]}
@@ -268,8 +275,6 @@ def load_pruned(path: str | Path) -> nn.Module:
         model.load_state_dict(load_file(path / "model.safetensors"), strict=True, assign=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} does not fit its manifest {MANIFEST}; export the run again.") from error
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
     loaded: nn.Module = model.eval()
     return loaded
 
@@ -298,7 +303,7 @@ def _from_manifest(sub: Sublayer, entry: dict[str, Any]) -> PrunedSublayer:
 
 
 def block_tensors(sub: Sublayer, layout: SublayerLayout) -> dict[tuple[int, Kind, str], list[tuple[str, int, int]]]:
-    """Where the pruned model.safetensors holds the blocks of each matrix: (tensor, first row, last row + 1) per group."""
+    """Where the pruned model.safetensors holds each matrix: (tensor, first row, last row + 1) per group."""
     kind = layout.shape.kind
     entry_path = "attention.self.entry" if kind == "attention" else "intermediate.dense"
     where: dict[tuple[int, Kind, str], list[tuple[str, int, int]]] = {}

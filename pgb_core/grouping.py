@@ -1,12 +1,12 @@
 """Stage 2, permutation and grouping: gather the important weights of a matrix into G blocks.
 
-Given scores S >= 0 of shape (units, columns), find G disjoint sets of units and G disjoint sets of columns, of prescribed
-sizes, such that the sum of S inside the blocks is greatest. With the columns' groups fixed, placing the units is a
-transportation problem, and the other way round; so we alternate two exact solutions until nothing moves, from several
-starts, and keep the best. PGB (Lim, Lee, Choi, arXiv 2502.03984) fixes the goal; how it is reached is our reading.
+Given scores S >= 0 of shape (units, columns), find G disjoint sets of units and G disjoint sets of columns, of
+prescribed sizes, such that the sum of S inside the blocks is greatest. With the columns' groups fixed, placing the units
+is a transportation problem, and the other way round; so we alternate two exact solutions until nothing moves, from
+several starts, and keep the best. PGB (Lim, Lee, Choi, arXiv 2502.03984) fixes the goal; how it is reached is our reading.
 
-Several matrices that share their units (query, key, value and output by heads; both feed-forward matrices by neurons) are
-grouped together: their scores stand side by side in S, and each *section* of columns is shared out by itself.
+Several matrices that share their units (query, key, value and output by heads; both feed-forward matrices by neurons)
+are grouped together: their scores stand side by side in S, and each *section* of columns is shared out by itself.
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ def group(
     sections = sections or [scores.shape[1]]
     if groups < 1 or groups > min(scores.shape[0], *sections):
         raise ValueError(f"{groups} groups do not fit {scores.shape[0]} units and sections of {min(sections)} columns.")
-    rng = np.random.default_rng(seed)
     first = [columns] if columns is not None else []
-    first += [_START[name](scores, groups, sections, rng) for name in starts]
+    first += [_START[name](scores, groups, sections, np.random.default_rng(seed)) for name in starts]
     candidates = [_alternate(scores, groups, sections, start, rounds) for start in first]
     return max(candidates, key=lambda grouping: grouping.kept)
 
@@ -105,7 +104,8 @@ def assign(scores: FloatArray, capacities: IntArray) -> IntArray:
         raise ValueError(f"Capacities add up to {int(capacities.sum())}, but there are only {n} rows.")
     if rest:  # "no group" is one more group, where a row scores nothing
         labels = assign(np.column_stack([scores, np.zeros(n)]), np.append(capacities, rest))
-        return np.where(labels == groups, -1, labels)
+        labels[labels == groups] = -1
+        return labels
     if groups == 1:
         return np.zeros(n, dtype=np.int64)
 
@@ -195,7 +195,8 @@ def _share_out(value: FloatArray, groups: int, sections: Sequence[int]) -> IntAr
 
 def one_hot(labels: IntArray, groups: int) -> FloatArray:
     """(n, G) indicator of each group; a row of zeros for -1."""
-    return (labels[:, None] == np.arange(groups)).astype(np.float64)
+    indicator: FloatArray = (labels[:, None] == np.arange(groups)).astype(np.float64)
+    return indicator
 
 
 # --- starts: each gives the columns' groups ------------------------------------------------------------------------
@@ -207,8 +208,9 @@ def _random(scores: FloatArray, groups: int, sections: Sequence[int], rng: np.ra
 
 
 def _greedy(scores: FloatArray, groups: int, sections: Sequence[int], rng: np.random.Generator) -> IntArray:
-    """Group sort (after Zhao and Luk, arXiv 1811.09341): sort columns by their sum over a group's rows and rows by their
-    sum over the group's columns, in turn; peel the group off; repeat with what is left."""
+    """Group sort (after Zhao and Luk, arXiv 1811.09341): sort columns by their sum over a group's rows and rows by
+    their sum over the group's columns, in turn; peel the group off; repeat with what is left.
+    """
     labels = np.full(scores.shape[1], -1, dtype=np.int64)
     free = np.ones(len(scores), dtype=bool)
     starts = np.cumsum([0, *sections])
@@ -236,13 +238,14 @@ def _largest(value: FloatArray, allowed: NDArray[np.bool_], count: int) -> IntAr
 
 def _spectral(scores: FloatArray, groups: int, sections: Sequence[int], rng: np.random.Generator) -> IntArray:
     """Co-clustering (Dhillon, KDD 2001): the leading singular vectors of the normalized scores tell columns that share
-    rows; the clusters, which may be of any size, then get their prescribed sizes by `assign`."""
+    rows; the clusters, which may be of any size, then get their prescribed sizes by `assign`.
+    """
     from sklearn.cluster import KMeans
 
     u = 1 / np.sqrt(scores.sum(axis=1) + 1e-12 * scores.sum() + 1e-300)
     v = 1 / np.sqrt(scores.sum(axis=0) + 1e-12 * scores.sum() + 1e-300)
     normalized = u[:, None] * scores * v
-    eigenvalues, vectors = np.linalg.eigh(_smaller_gram(normalized))
+    _, vectors = np.linalg.eigh(_smaller_gram(normalized))
     lead = vectors[:, ::-1][:, 1 : groups + 1]
     if normalized.shape[0] < normalized.shape[1]:
         lead = normalized.T @ lead  # left singular vectors to right ones, up to scale

@@ -1,9 +1,9 @@
-"""Stage 1, importance: second-order scores of every encoder weight, from forward and backward passes over calibration text.
+"""Stage 1, importance: second-order scores of every encoder weight, from one pass over calibration text.
 
-The loss is expanded around the fine-tuned weights. Its curvature is the Fisher information, whose expectation over labels
-is the model's own: for logits with probabilities p it is J^T (diag(p) - p p^T) J. We draw v = sqrt(p) * e - p (sqrt(p) . e)
-with random signs e, so that E[v v^T] = diag(p) - p p^T exactly, and send v back through the network: the same expectation
-as labels sampled from the prediction, without waiting for the rare label that a confident model contradicts.
+The loss is expanded around the fine-tuned weights. Its curvature is the Fisher information, whose expectation over
+labels is the model's own: for logits with probabilities p it is J^T (diag(p) - p p^T) J. We draw random signs e and
+send v = sqrt(p) * e - p (sqrt(p) . e) back through the network. E[v v^T] = diag(p) - p p^T exactly: the same
+expectation as labels sampled from the prediction, without waiting for the rare label that a confident model contradicts.
 """
 
 from __future__ import annotations
@@ -52,9 +52,12 @@ class _Sums:
         self.sensitivity = [torch.zeros(m.out_features, device=device) for m in (*sub.entries, sub.exit)]
         self.fisher = [torch.zeros_like(m.weight) for m in (*sub.entries, sub.exit)] if fisher else None
 
-    def add(self, inputs: Sequence[Tensor], gradients: Sequence[Tensor], real: Tensor) -> None:
-        """`inputs`: of the entries and of the exit, (B, L, .); `gradients` of all outputs; `real`: (B, L) boolean."""
-        entry, exit_ = (with_constant(x[real]) for x in inputs)
+    def add(self, inputs: Sequence[Tensor], gradients: Sequence[Tensor], real: Tensor, thinned: Tensor) -> None:
+        """`inputs`: of the entries and of the exit, (B, L, .); `gradients` of all outputs.
+
+        `real` and `thinned`, (B, L) boolean, say which tokens count, the latter for the Gram matrix of the exit.
+        """
+        entry, exit_ = with_constant(inputs[0][real]), with_constant(inputs[1][thinned])
         self.entry_gram.addmm_(entry.T, entry)
         self.exit_gram.addmm_(exit_.T, exit_)
         for total, gradient in zip(self.sensitivity, gradients, strict=True):
@@ -66,11 +69,11 @@ class _Sums:
                 for xs, gs in zip((x * keep).split(4), (gradient * keep).split(4), strict=True):
                     fisher += torch.bmm(gs.transpose(1, 2), xs).square_().sum(dim=0)  # per sample, then squared
 
-    def means(self, tokens: int, samples: int) -> SublayerStatistics:
+    def means(self, tokens: int, exit_tokens: int, samples: int) -> SublayerStatistics:
         sensitivity = [total / tokens for total in self.sensitivity]
         return SublayerStatistics(
             self.entry_gram / tokens,
-            self.exit_gram / tokens,
+            self.exit_gram / exit_tokens,
             tuple(sensitivity[:-1]),
             sensitivity[-1],
             None if self.fisher is None else tuple(total / samples for total in self.fisher),
@@ -83,6 +86,7 @@ def collect_statistics(
     batches: Iterable[Batch],
     samples: int,
     *,
+    exit_every: int = 1,
     fisher: bool = False,
     seed: int = 0,
     step: Step = silent,
@@ -91,13 +95,17 @@ def collect_statistics(
 
     Only activations are differentiated, so the backward pass costs half of training's.
 
+    Args:
+        exit_every: one in so many samples counts towards the exits' Gram matrices, which cost as much as the forward
+            pass and need only several times as many tokens as they have rows.
+
     Returns:
         One entry per sublayer, in their order.
     """
     sums = [_Sums(sub, fisher) for sub in sublayers]
     device = sublayers[0].exit.weight.device
     signs = random_signs(samples, model, seed)
-    tokens, done = 0, 0
+    tokens, exit_tokens, done = 0, 0, 0
     frozen = [(p, p.requires_grad) for p in model.parameters()]
     model.eval().requires_grad_(False)
     try:
@@ -108,16 +116,18 @@ def collect_statistics(
             direction = fisher_direction(logits.detach(), signs[batch.indices.cpu()].to(device))
             gradients = list(torch.autograd.grad(logits, outputs, grad_outputs=direction))
             real = batch.attention_mask.bool()
+            thinned = real & (batch.indices % exit_every == 0).to(device)[:, None]
             with torch.no_grad():
                 for total, (inputs, ys) in zip(sums, traces, strict=True):
-                    total.add([x.detach() for x in inputs], [gradients.pop(0) for _ in ys], real)
+                    total.add([x.detach() for x in inputs], [gradients.pop(0) for _ in ys], real, thinned)
             tokens += int(real.sum())
+            exit_tokens += int(thinned.sum())
             done += len(batch.indices)
             step(done, samples, f"sample {done} of {samples}")
     finally:
         for parameter, flag in frozen:
             parameter.requires_grad_(flag)
-    return [total.means(tokens, samples) for total in sums]
+    return [total.means(tokens, exit_tokens, samples) for total in sums]
 
 
 def _trace(
@@ -144,7 +154,7 @@ def random_signs(samples: int, model: nn.Module, seed: int) -> Tensor:
 
 
 def fisher_direction(logits: Tensor, signs: Tensor) -> Tensor:
-    """(B, labels) v with E[v v^T] = diag(p) - p p^T, the Fisher information of a softmax's logits (module docstring)."""
+    """(B, labels) v with E[v v^T] = diag(p) - p p^T, the Fisher information of a softmax's logits (see above)."""
     p = logits.softmax(dim=-1)
     root = p.sqrt() * signs
     return root - p * root.sum(dim=-1, keepdim=True)
@@ -210,6 +220,7 @@ def damped(gram: Tensor, damping: float = DAMPING) -> Tensor:
 
 
 def solve_dtype(device: torch.device) -> torch.dtype:
+    """Float64 where it costs little, float32 on a GPU."""
     return torch.float32 if device.type == "cuda" else torch.float64
 
 
@@ -219,19 +230,19 @@ def with_constant(x: Tensor) -> Tensor:
 
 
 def elimination_order(
-    weight: Tensor, gram: Tensor, sensitivity: Tensor, width: int, *, block: int = 1, step: Step = silent
+    weight: Tensor, gram: Tensor, sensitivity: Tensor, width: int, *, updates: int = 32, step: Step = silent
 ) -> Tensor:
     """The units in the order in which they are least missed, the first to go first.
 
     Removing the inputs J of the exit matrix, while its other weights make up for it, costs
-    1/2 sum_i q_i w_iJ ([H^-1]_JJ)^-1 w_iJ^T. After each removal W and H^-1 are downdated (block-wise Gaussian elimination,
-    as in Frantar and Alistarh, OBC, 2022), never inverted anew.
+    1/2 sum_i q_i w_iJ ([H^-1]_JJ)^-1 w_iJ^T. After each removal W and H^-1 are downdated (block-wise Gaussian
+    elimination, as in Frantar and Alistarh, OBC, 2022), never inverted anew.
 
     Args:
         weight: (hidden, units * width) of the exit matrix.
         gram: (units * width + 1, ...) of its inputs.
         sensitivity: (hidden,).
-        block: units removed between two updates of the scores.
+        updates: the scores are updated after every 1/`updates` of the units left, at least one by one at the end.
 
     Returns:
         (units,) unit indices.
@@ -249,14 +260,16 @@ def elimination_order(
         own = own.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (left, width, width)
         rows = weighted[:, :inner].unflatten(1, (-1, width)).transpose(0, 1)  # (left, hidden, width)
         scores = (torch.linalg.solve(own, rows.transpose(1, 2)) * rows.transpose(1, 2)).sum(dim=(1, 2))
-        go = scores.argsort(stable=True)[:block]
+        go = scores.argsort(stable=True)[: max(1, len(left) // updates)]
         order.append(left[go])
         gone = torch.zeros(len(left), dtype=torch.bool, device=left.device)
         gone[go] = True
         removed = torch.cat([gone.repeat_interleave(width), gone.new_zeros(1)])
-        gain = torch.linalg.solve(variance[removed][:, removed], variance[removed][:, ~removed])
-        weighted = weighted[:, ~removed] - weighted[:, removed] @ gain
-        variance = variance[~removed][:, ~removed] - variance[~removed][:, removed] @ gain
+        out, stay = removed.nonzero().squeeze(1), (~removed).nonzero().squeeze(1)
+        rows = variance.index_select(0, out)
+        gain = torch.linalg.solve(rows.index_select(1, out), rows.index_select(1, stay))  # (removed, left)
+        weighted = weighted.index_select(1, stay) - weighted.index_select(1, out) @ gain
+        variance = variance.index_select(0, stay).index_select(1, stay) - rows.index_select(1, stay).T @ gain
         left = left[~gone]
         step(units - len(left), units, f"{units - len(left)} of {units} units ordered")
     return torch.cat(order)

@@ -139,7 +139,9 @@ def read_config(file: Path) -> dict[str, Any]:
     raw, where = _read_json(file), f"config.json of {file.parent.name}"
     if not isinstance(raw, dict):
         raise CheckpointError(f"{where} is not a JSON object of at most 1 MB; save the model again.")
-    if raw.get("model_type") != "bert":
+    # a pruned folder names a type of its own, so that transformers does not take it for a dense BERT
+    pruned = (file.parent / PRUNED_MANIFEST).exists()
+    if raw.get("model_type") not in (("bert", "pgb_bert") if pruned else ("bert",)):
         kind = str(raw.get("model_type", "unknown"))[:40]
         raise CheckpointError(f"{where} says the model is of type {kind!r}; only 'bert' can be pruned.")
     _refuse_features(where, raw)

@@ -1,7 +1,7 @@
 """Stage 3a, the option table: what could be done with each sublayer, what it costs and what it loses.
 
-The loss of an option is the error it leaves at the sublayer's output AFTER its own refit, 1/2 sum_i q_i mean_t (y - yhat)^2,
-on dense inputs: mask, refit the entry matrices, run them, refit the exit, measure on text that the refit has not seen.
+The loss of an option is the error it leaves at the sublayer's output AFTER its own refit,
+1/2 sum_i q_i mean_t (y_ti - yhat_ti)^2, on dense inputs: mask, refit the entry matrices, run them, refit the exit, measure on text that the refit has not seen.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ from pgb_core.layout import (
 from pgb_core.progress import Step, silent
 
 GROUP_COUNTS = (2, 3, 4, 6)
-_ELIMINATION_STEPS = 96
-"""Updates of the scores while the neurons of a sublayer are put in order."""
 NEURON_SHARES = (1, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 3 / 32, 1 / 16, 1 / 32, 1 / 64)
 
 
@@ -137,9 +135,7 @@ def grouped_layouts(
     for count in unit_counts(shape, groups) if groups <= shape.hidden else []:
         units = order[-count:]
         starts = STARTS if columns is None else ("greedy",)
-        grouping = group(
-            scores[units], groups, sections=[shape.hidden] * 2, starts=starts, columns=columns, seed=seed
-        )
+        grouping = group(scores[units], groups, sections=[shape.hidden] * 2, starts=starts, columns=columns, seed=seed)
         columns = grouping.columns
         layouts.append(_layout(shape, scores[units], units, grouping.units, columns, groups))
     return layouts
@@ -160,31 +156,36 @@ def _layout(
 # --- what it loses -------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Text on which options are refitted or measured: what the dense sublayer reads, and (T, hidden) what it gives."""
+
+    states: Sequence[States]
+    targets: Sequence[Tensor]
+
+
 @torch.no_grad()
-def price(
-    sub: Sublayer,
-    layout: SublayerLayout,
-    statistics: SublayerStatistics,
-    fit: Sequence[States],
-    test: Sequence[States],
-) -> float:
-    """Loss of one option: refitted on the states `fit`, measured on the states `test`, both with dense inputs."""
+def sample_of(sub: Sublayer, states: Sequence[States]) -> Sample:
+    """The dense outputs of `sub` on the real tokens of `states`."""
+    return Sample(states, [sub.exit(sub.hidden(s.dense, s.mask))[s.real] for s in states])
+
+
+@torch.no_grad()
+def price(sub: Sublayer, layout: SublayerLayout, statistics: SublayerStatistics, fit: Sample, test: Sample) -> float:
+    """Loss of one option: refitted on `fit`, measured on `test`, both with dense inputs."""
     if layout.untouched:
         return 0.0
     pruned = cut(sub, layout)
-    if pruned.entry is not None and len(layout.groups) > 1:  # a rectangle's entry reads everything: nothing to refit
+    if len(layout.groups) > 1:  # a rectangle's entry reads everything: nothing to refit
         refit_entry(sub, pruned, statistics.entry_gram, statistics.entry_gram)
-    size = 1 if pruned.entry is None else layout.kept_units * sub.shape.width + 1
-    sums = ExitSums(size, sub.shape.hidden, sub.exit.weight.device)
-    for state in fit:
-        hidden = None if pruned.entry is None else pruned.hidden(state.dense, state.mask)[state.real]
-        sums.add(hidden, sub.exit(sub.hidden(state.dense, state.mask))[state.real])
+    sums = ExitSums(layout, sub.exit.weight.device)
+    for state, target in zip(fit.states, fit.targets, strict=True):
+        sums.add(pruned.hidden(state.dense, state.mask)[state.real], target)
     refit_exit(sub, pruned, sums)
     squares, tokens = torch.zeros_like(sub.exit.bias), 0
-    for state in test:
-        dense = sub.exit(sub.hidden(state.dense, state.mask))
-        squares += (pruned(state.dense, state.mask) - dense)[state.real].square().sum(dim=0)
-        tokens += int(state.real.sum())
+    for state, target in zip(test.states, test.targets, strict=True):
+        squares += (pruned(state.dense, state.mask)[state.real] - target).square().sum(dim=0)
+        tokens += len(target)
     return float((statistics.exit_sensitivity * squares).sum() / (2 * tokens))
 
 
@@ -206,10 +207,7 @@ def all_candidates(
         def inner(done: int, total: int, message: str = "", i: int = i, name: str = sub.name) -> None:
             step(i, len(sublayers), f"{name}: {message}")
 
-        block = 1 if sub.shape.kind == "attention" else max(1, sub.shape.units // _ELIMINATION_STEPS)
-        order = elimination_order(
-            sub.exit.weight, stats.exit_gram, stats.exit_sensitivity, sub.shape.width, block=block, step=inner
-        )
+        order = elimination_order(sub.exit.weight, stats.exit_gram, stats.exit_sensitivity, sub.shape.width, step=inner)
         candidates.append(candidate_layouts(sub.shape, method, scores, order.cpu().numpy(), seed, inner))
     return candidates
 
@@ -231,9 +229,10 @@ def price_candidates(
     total, done = sum(len(layouts) for layouts in candidates), 0
     for sub, stats, layouts in zip(sublayers, statistics, candidates, strict=True):
         options: list[Option] = []
+        fit_sample, test_sample = sample_of(sub, fit_states), sample_of(sub, test_states)
         for n, layout in enumerate(layouts):
             step(done, total, f"pricing the {sub.name}, option {n + 1} of {len(layouts)}")
-            options.append(Option(layout, price(sub, layout, stats, fit_states, test_states)))
+            options.append(Option(layout, price(sub, layout, stats, fit_sample, test_sample)))
             done += 1
         tables.append(sorted(options, key=lambda option: (option.cost, option.loss)))
         whole = cut(sub, untouched_layout(sub.shape))

@@ -1,6 +1,6 @@
 """The pipeline: stages in order, progress out, cancellation in.
 
-`prune` runs one spec into one run folder; `PrunedModel` is what the stages hand on. Nothing of the evaluation split is read
+`prune` runs one spec into one run folder. Nothing of the evaluation split is read
 before the evaluation stage.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import platform
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pgb_core import __version__, checkpoints, evaluation, recovery, store, tasks
+from pgb_core import checkpoints, evaluation, recovery, results, store, tasks
 from pgb_core.architectures import Sublayer, encoder_sublayers
-from pgb_core.batching import Batch, Example, batches, encode, stratified_sample
+from pgb_core.batching import Batch, Example, batches, encode, stratified_positions
 from pgb_core.budget import TOLERANCE, choose
 from pgb_core.compensation import compensate
-from pgb_core.errors import JobCancelled, PGBError, RunError
-from pgb_core.grouped import block_tensors, cut, install, save_pruned
+from pgb_core.errors import JobCancelled, RunError, SpecError, explain
+from pgb_core.grouped import cut, install
 from pgb_core.importance import collect_statistics, matrix_importance
-from pgb_core.layout import Kind, SublayerLayout
+from pgb_core.layout import SublayerLayout
 from pgb_core.options import Option, all_candidates, price_candidates
 from pgb_core.progress import Progress, ProgressCallback, Reporter
 from pgb_core.spec import PruneSpec
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from transformers import BertTokenizer
 
 BATCH = 32
+GRAM_TOKENS = 10
+"""Tokens behind an exit's Gram matrix, for each of its rows."""
 PRICING_TOKENS = 6144
 """Calibration tokens on which options are refitted; a third of that again, unseen, measures them."""
 
@@ -99,8 +101,8 @@ class _Clock:
 def prune(spec: PruneSpec, out: str | Path, on_progress: ProgressCallback | None = None) -> dict[str, Any]:
     """Prune `spec.checkpoint` and write everything into run folder `out`; returns the contents of result.json.
 
-    `on_progress` is called with a `Progress` several times a second; raising `JobCancelled` from it stops the run, which is
-    then recorded as cancelled.
+    `on_progress` is called with a `Progress` several times a second; raising `JobCancelled` from it stops the run,
+    which is then recorded as cancelled.
 
     >>> prune(PruneSpec("demo", "bbc-news", 0.5), out="runs/first", on_progress=print)  # doctest: +SKIP
 
@@ -145,24 +147,28 @@ def prune(spec: PruneSpec, out: str | Path, on_progress: ProgressCallback | None
     except BaseException as error:
         _discard(folder)
         stopped = isinstance(error, (JobCancelled, KeyboardInterrupt))
-        message = str(error) if isinstance(error, PGBError) else _unexpected(error)
-        end = replace(status, state="cancelled" if stopped else "failed", message=message, finished=time.time())
-        store.write_status(folder, replace(end, eta_seconds=None))
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            raise RunError(message) from error
+        message = explain(error) or f"An unexpected error ended the run ({type(error).__name__}); see its log."
+        _end(folder, status, "cancelled" if stopped else "failed", message)
         raise
-    store.write_status(
-        folder, replace(status, state="done", fraction=1.0, message="done", finished=time.time(), eta_seconds=None)
-    )
+    _end(folder, replace(status, fraction=1.0), "done", "done")
     return result
 
 
 def _begin(folder: Path) -> store.Status:
     created = time.time()
-    with contextlib.suppress(RunError):  # queued by the app
-        created = store.read_status(folder).created
+    with contextlib.suppress(RunError):  # there is no status yet, unless the app queued the run
+        earlier = store.read_status(folder)
+        created = earlier.created
+        if earlier.active and earlier.pid not in (None, os.getpid()):
+            raise SpecError(f"Another process is writing a run into {folder}; choose another folder.")
     status = store.Status("running", "loading", created=created, started=time.time(), message="starting")
     return store.write_status(folder, store.this_process(status))
+
+
+def _end(folder: Path, status: store.Status, state: store.State, message: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk: then the missing process tells that the run failed
+        ended = replace(status, state=state, message=message, finished=time.time(), eta_seconds=None)
+        store.write_status(folder, ended)
 
 
 def _discard(folder: Path) -> None:
@@ -170,12 +176,6 @@ def _discard(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("result.json", "options.json", "layout.json", "layout.safetensors", "importance.safetensors"):
         (folder / name).unlink(missing_ok=True)
-
-
-def _unexpected(error: BaseException) -> str:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "Out of memory; use fewer calibration samples, a shorter max length, or a smaller checkpoint."
-    return f"{type(error).__name__}: {error}".splitlines()[0] if str(error) else type(error).__name__
 
 
 # --- the stages ----------------------------------------------------------------------------------------------------
@@ -190,7 +190,10 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
 
     with clock.stage("loading"):
         loaded = load(spec, reporter)
-        store.write_json(folder / "spec.json", _resolved(spec, loaded))
+        store.write_json(
+            folder / "spec.json",
+            results.resolved_spec(spec, loaded.checkpoint, loaded.device, loaded.max_length),
+        )
         calibration = _calibration(spec, loaded)
     plan = make_plan(spec, loaded, calibration, reporter, clock)
     model, sublayers, layouts = loaded.model, plan.sublayers, plan.layouts
@@ -223,26 +226,13 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
         with clock.stage("latency"):
             latency = evaluation.compare_latency(model, pruned, step=reporter.stage("latency"))
     reporter.stage("saving")
-    _save(folder, loaded, plan, pruned)
+    results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
+    results.save_layout(folder, sublayers, layouts, plan.importance)
+    results.save_options(folder, sublayers, plan.tables, plan.chosen)
     return {
         "schema": store.SCHEMA,
         "method": spec.method,
-        "sparsity": {
-            "target": spec.sparsity,
-            "achieved": 1 - evaluation.encoder_weights(pruned) / evaluation.encoder_weights(model),
-        },
-        "parameters": {
-            "dense": evaluation.parameters(model),
-            "pruned": evaluation.parameters(pruned),
-            "encoder_dense": evaluation.encoder_weights(model),
-            "encoder_pruned": evaluation.encoder_weights(pruned),
-        },
-        "flops": {
-            "dense": evaluation.flops(model, batch=1, length=128),
-            "pruned": evaluation.flops(pruned, batch=1, length=128),
-            "batch": 1,
-            "length": 128,
-        },
+        **results.sizes(model, pruned, spec.sparsity),
         "bytes": {
             "dense": (loaded.checkpoint.path / "model.safetensors").stat().st_size,
             "pruned": (folder / "model" / "model.safetensors").stat().st_size,
@@ -251,15 +241,10 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
         "latency": latency,
         "seconds": {"recovery": 0.0, **clock.total()},
         "sublayers": [
-            _describe(sub, layout, scores)
+            results.describe_sublayer(sub, layout, scores)
             for sub, layout, scores in zip(sublayers, layouts, plan.importance, strict=True)
         ],
-        "environment": {
-            **_versions(),
-            "device": evaluation.device_name(loaded.device),
-            "threads": evaluation.cpu_threads(),
-            "peak_memory_bytes": evaluation.peak_memory_bytes(loaded.device),
-        },
+        "environment": results.environment(loaded.device),
     }
 
 
@@ -288,8 +273,8 @@ def load(spec: PruneSpec, reporter: Reporter) -> Loaded:
 
 def _calibration(spec: PruneSpec, loaded: Loaded) -> list[Example]:
     """The calibration sample, label-stratified, from training data only."""
-    examples = encode(loaded.data.train, loaded.tokenizer, loaded.max_length)
-    return stratified_sample(examples, spec.calibration_samples, spec.seed)
+    rows = stratified_positions(list(loaded.data.train["label"]), spec.calibration_samples, spec.seed)
+    return encode(loaded.data.train.select(rows), loaded.tokenizer, loaded.max_length)
 
 
 def make_plan(
@@ -307,6 +292,7 @@ def make_plan(
             sublayers,
             batches(calibration, BATCH),
             len(calibration),
+            exit_every=_exit_every(calibration, sublayers),
             fisher=spec.importance == "fisher",
             seed=spec.seed,
             step=reporter.stage("importance"),
@@ -331,6 +317,12 @@ def make_plan(
     return Plan(sublayers, importance, tables, chosen)
 
 
+def _exit_every(calibration: Sequence[Example], sublayers: Sequence[Sublayer]) -> int:
+    """One in how many samples makes `GRAM_TOKENS` tokens for each row of the largest Gram matrix."""
+    tokens = sum(len(example.input_ids) for example in calibration)
+    return max(1, tokens // (GRAM_TOKENS * max(sub.shape.inner for sub in sublayers)))
+
+
 def pricing_batches(calibration: Sequence[Example], seed: int) -> tuple[list[Batch], list[Batch]]:
     """Two disjoint samples of the calibration text: one to refit options on, one to measure them on."""
     order = np.random.default_rng(seed).permutation(len(calibration))
@@ -344,14 +336,12 @@ def pricing_batches(calibration: Sequence[Example], seed: int) -> tuple[list[Bat
     )
 
 
-def _scores(
-    spec: PruneSpec, loaded: Loaded, models: dict[str, nn.Module], reporter: Reporter
-) -> dict[str, Any]:
+def _scores(spec: PruneSpec, loaded: Loaded, models: dict[str, nn.Module], reporter: Reporter) -> dict[str, Any]:
     step = reporter.stage("evaluation")
     metric = loaded.data.task.metric
-    examples = encode(loaded.data.evaluation, loaded.tokenizer, loaded.max_length)
-    if spec.eval_samples is not None:
-        examples = stratified_sample(examples, spec.eval_samples, spec.seed)
+    examples = evaluation.examples_of(
+        loaded.data.evaluation, loaded.tokenizer, loaded.max_length, spec.eval_samples, spec.seed
+    )
     scores: dict[str, float | None] = dict.fromkeys(("dense", "masked", "compensated", "recovered"))
     errors: dict[str, float] = {}
     for n, (name, model) in enumerate(models.items()):
@@ -362,96 +352,3 @@ def _scores(
         predictions = evaluation.predict(model, examples, step=inner)
         scores[name], errors[name] = evaluation.score_of(metric, predictions, examples)
     return {"metric": metric, **scores, "samples": len(examples), "standard_error": errors}
-
-
-# --- what is written -----------------------------------------------------------------------------------------------
-
-
-def _resolved(spec: PruneSpec, loaded: Loaded) -> dict[str, Any]:
-    """The spec with everything that was left open, and what a second run needs to be the same."""
-    return {
-        **spec.to_dict(),
-        "max_length": loaded.max_length,
-        "checkpoint_path": str(loaded.checkpoint.path),
-        "checkpoint_source": loaded.checkpoint.source,
-        "fingerprint": loaded.checkpoint.fingerprint,
-        "revision": loaded.checkpoint.revision,
-        "device_name": evaluation.device_name(loaded.device),
-        "dtype": "float32",
-        "threads": evaluation.cpu_threads(),
-        "versions": _versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    import transformers
-
-    return {
-        "pgb": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def _save(folder: Path, loaded: Loaded, plan: Plan, pruned: nn.Module) -> None:
-    layouts = [(sub.layer, layout) for sub, layout in zip(plan.sublayers, plan.layouts, strict=True)]
-    partial = folder / ".model"
-    save_pruned(pruned, layouts, partial)
-    loaded.tokenizer.save_pretrained(partial)
-    partial.rename(folder / "model")
-    dense_tensors: dict[tuple[int, Kind, str], str] = {}
-    blocks: dict[tuple[int, Kind, str], list[tuple[str, int, int]]] = {}
-    importance: dict[tuple[int, Kind, str], Any] = {}
-    for sub, layout, scores in zip(plan.sublayers, plan.layouts, plan.importance, strict=True):
-        blocks |= block_tensors(sub, layout)
-        dense_tensors |= {(*sub.key, name): sub.tensor_name(name) for name in sub.shape.matrices}
-        importance |= {(*sub.key, name): score.float().cpu().numpy() for name, score in scores.items()}
-    store.write_layout(folder, layouts, dense_tensors, blocks, importance)
-    store.write_json(
-        folder / "options.json",
-        {
-            "schema": store.SCHEMA,
-            "sublayers": [
-                {
-                    "layer": sub.layer,
-                    "kind": sub.shape.kind,
-                    "chosen": option,
-                    "options": [entry.to_dict() for entry in table],
-                }
-                for sub, table, option in zip(plan.sublayers, plan.tables, plan.chosen, strict=True)
-            ],
-        },
-    )
-
-
-def _describe(sub: Sublayer, layout: SublayerLayout, importance: dict[str, Tensor]) -> dict[str, Any]:
-    """One entry of result.json's `sublayers`."""
-    total = sum(float(score.double().sum()) for score in importance.values()) or 1.0
-    kept = sum(
-        float(importance[m.name].double().cpu().numpy()[np.ix_(rows, columns)].sum())
-        for m in layout.matrices()
-        for rows, columns in zip(m.row_groups, m.column_groups, strict=True)
-    )
-    return {
-        "layer": sub.layer,
-        "kind": sub.shape.kind,
-        "dropped": layout.dropped,
-        "density": layout.density,
-        "kept_importance": kept / total,
-        "units": {"dense": sub.shape.units, "kept": layout.kept_units},
-        "matrices": [
-            {
-                "name": m.name,
-                "rows": m.rows,
-                "columns": m.columns,
-                "groups": len(m.row_groups),
-                "group_rows": [len(rows) for rows in m.row_groups],
-                "group_columns": [len(columns) for columns in m.column_groups],
-                "density": m.density,
-            }
-            for m in layout.matrices()
-        ],
-    }
-
-

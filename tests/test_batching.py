@@ -10,7 +10,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgb_core.batching import Example, batches, encode, stratified_sample
+from pgb_core.batching import Example, batches, encode, stratified_positions
 from pgb_core.checkpoints import load_tokenizer
 from pgb_core.errors import JobCancelled, TaskError
 
@@ -111,22 +111,19 @@ def test_inputs_are_forward_arguments_and_to_keeps_everything() -> None:
     assert all(tensor.dtype == torch.int64 for tensor in (*moved.inputs.values(), moved.labels, moved.indices))
 
 
-@given(EXAMPLES, st.integers(1, 70), st.integers(0, 5))
-def test_stratified_sample_keeps_the_shares(examples: list[Example], count: int, seed: int) -> None:
-    marked = [Example((index,), (0,), example.label) for index, example in enumerate(examples)]
-    sample = stratified_sample(marked, count, seed)
-    assert len(sample) == min(count, len(marked))
-    positions = [example.input_ids[0] for example in sample]
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 70), st.integers(0, 5))
+def test_a_stratified_sample_keeps_the_shares(labels: list[int], count: int, seed: int) -> None:
+    positions = stratified_positions(labels, count, seed)
+    assert len(positions) == min(count, len(labels))
     assert positions == sorted(set(positions))  # without replacement, in the given order
-    assert sample == stratified_sample(marked, count, seed)
-    whole, part = (Counter(example.label for example in some) for some in (marked, sample))
+    assert positions == stratified_positions(labels, count, seed)
+    whole, part = Counter(labels), Counter(labels[position] for position in positions)
     for label, size in whole.items():
-        assert abs(part[label] - size * len(sample) / len(marked)) < 1
+        assert abs(part[label] - size * len(positions) / len(labels)) < 1
 
 
-def test_stratified_sample_is_random_within_a_label() -> None:
-    examples = [Example((index,), (0,), index % 2) for index in range(200)]
-    chosen = np.array([example.input_ids[0] for example in stratified_sample(examples, 40, 0)])
-    other = np.array([example.input_ids[0] for example in stratified_sample(examples, 40, 1)])
+def test_a_stratified_sample_is_random_within_a_label() -> None:
+    labels = [index % 2 for index in range(200)]
+    chosen, other = (np.array(stratified_positions(labels, 40, seed)) for seed in (0, 1))
     assert not np.array_equal(chosen, other)
     assert chosen.max() > 150

@@ -1,0 +1,159 @@
+"""What a run leaves behind: the resolved spec, result.json's parts, and the files of the pruned model."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pgb_core import __version__, evaluation, store
+from pgb_core.architectures import Sublayer
+from pgb_core.checkpoints import Checkpoint
+from pgb_core.grouped import block_tensors, save_pruned
+from pgb_core.layout import Kind, SublayerLayout
+from pgb_core.options import Option
+from pgb_core.spec import PruneSpec
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
+
+def resolved_spec(spec: PruneSpec, checkpoint: Checkpoint, device: torch.device, max_length: int) -> dict[str, Any]:
+    """The spec with everything that was left open, and what a second run needs to be the same."""
+    return {
+        **spec.to_dict(),
+        "max_length": max_length,
+        "checkpoint_path": str(checkpoint.path),
+        "checkpoint_source": checkpoint.source,
+        "fingerprint": checkpoint.fingerprint,
+        "revision": checkpoint.revision,
+        "device_name": evaluation.device_name(device),
+        "dtype": "float32",
+        "threads": evaluation.cpu_threads(),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that decide a run's figures."""
+    import transformers
+
+    return {
+        "pgb": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def sizes(dense: nn.Module, pruned: nn.Module, target: float) -> dict[str, Any]:
+    """result.json's `sparsity`, `parameters` and `flops`, counted in the modules that run."""
+    encoder = {"dense": evaluation.encoder_weights(dense), "pruned": evaluation.encoder_weights(pruned)}
+    return {
+        "sparsity": {"target": target, "achieved": 1 - encoder["pruned"] / encoder["dense"]},
+        "parameters": {
+            "dense": evaluation.parameters(dense),
+            "pruned": evaluation.parameters(pruned),
+            "encoder_dense": encoder["dense"],
+            "encoder_pruned": encoder["pruned"],
+        },
+        "flops": {
+            "dense": evaluation.flops(dense, batch=1, length=128),
+            "pruned": evaluation.flops(pruned, batch=1, length=128),
+            "batch": 1,
+            "length": 128,
+        },
+    }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """result.json's `environment`."""
+    return {
+        **versions(),
+        "device": evaluation.device_name(device),
+        "threads": evaluation.cpu_threads(),
+        "peak_memory_bytes": evaluation.peak_memory_bytes(device),
+    }
+
+
+def describe_sublayer(sub: Sublayer, layout: SublayerLayout, importance: Mapping[str, Tensor]) -> dict[str, Any]:
+    """One entry of result.json's `sublayers`."""
+    total = sum(float(score.double().sum()) for score in importance.values()) or 1.0
+    kept = sum(
+        float(importance[m.name].double().cpu().numpy()[np.ix_(rows, columns)].sum())
+        for m in layout.matrices()
+        for rows, columns in zip(m.row_groups, m.column_groups, strict=True)
+    )
+    return {
+        "layer": sub.layer,
+        "kind": sub.shape.kind,
+        "dropped": layout.dropped,
+        "density": layout.density,
+        "kept_importance": kept / total,
+        "units": {"dense": sub.shape.units, "kept": layout.kept_units},
+        "matrices": [
+            {
+                "name": m.name,
+                "rows": m.rows,
+                "columns": m.columns,
+                "groups": len(m.row_groups),
+                "group_rows": [len(rows) for rows in m.row_groups],
+                "group_columns": [len(columns) for columns in m.column_groups],
+                "density": m.density,
+            }
+            for m in layout.matrices()
+        ],
+    }
+
+
+def save_model(
+    folder: Path,
+    pruned: nn.Module,
+    tokenizer: BertTokenizer,
+    sublayers: Sequence[Sublayer],
+    layouts: Sequence[SublayerLayout],
+) -> None:
+    """Write the pruned checkpoint into `folder`/model, which appears only when it is whole."""
+    partial = folder / ".model"
+    save_pruned(pruned, [(sub.layer, layout) for sub, layout in zip(sublayers, layouts, strict=True)], partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(folder / "model")
+
+
+def save_layout(
+    folder: Path,
+    sublayers: Sequence[Sublayer],
+    layouts: Sequence[SublayerLayout],
+    importance: Sequence[Mapping[str, Tensor]],
+) -> None:
+    """Write the permutations, groups and importance of every matrix into run folder `folder`."""
+    dense_tensors: dict[tuple[int, Kind, str], str] = {}
+    blocks: dict[tuple[int, Kind, str], list[tuple[str, int, int]]] = {}
+    scores: dict[tuple[int, Kind, str], Any] = {}
+    for sub, layout, matrices in zip(sublayers, layouts, importance, strict=True):
+        blocks |= block_tensors(sub, layout)
+        dense_tensors |= {(*sub.key, name): sub.tensor_name(name) for name in sub.shape.matrices}
+        scores |= {(*sub.key, name): score.float().cpu().numpy() for name, score in matrices.items()}
+    pairs = [(sub.layer, layout) for sub, layout in zip(sublayers, layouts, strict=True)]
+    store.write_layout(folder, pairs, dense_tensors, blocks, scores)
+
+
+def save_options(
+    folder: Path, sublayers: Sequence[Sublayer], tables: Sequence[Sequence[Option]], chosen: Sequence[int]
+) -> None:
+    """Write the option table of every sublayer, and which option was chosen, into run folder `folder`."""
+    entries = [
+        {
+            "layer": sub.layer,
+            "kind": sub.shape.kind,
+            "chosen": option,
+            "options": [entry.to_dict() for entry in table],
+        }
+        for sub, table, option in zip(sublayers, tables, chosen, strict=True)
+    ]
+    store.write_json(folder / "options.json", {"schema": store.SCHEMA, "sublayers": entries})

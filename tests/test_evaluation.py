@@ -1,0 +1,78 @@
+"""Scores, sizes and latency of models."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pgb_core import SpecError, evaluation
+from pgb_core.grouped import cut, install
+from pgb_core.layout import SublayerLayout
+from tests.network import Network, take_apart
+
+
+@pytest.fixture(scope="module")
+def network(tiny_checkpoint: Path, tiny_csv: Path) -> Network:
+    return take_apart(tiny_checkpoint, tiny_csv)
+
+
+def pruned(network: Network, pick: int = -1) -> tuple[torch.nn.Module, list[SublayerLayout]]:
+    layouts = [candidates[pick] for candidates in network.candidates]
+    modules = [cut(sub, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
+    return install(network.model, network.sublayers, modules), layouts
+
+
+@pytest.mark.parametrize("pick", [None, 0, 3, -1])
+def test_flops_equal_torchs_own_count(network: Network, pick: int | None) -> None:
+    model = copy.deepcopy(network.model if pick is None else pruned(network, pick)[0]).requires_grad_(False)
+    model.config._attn_implementation = "eager"  # torch does not count its fused attention on a CPU
+    ids = torch.randint(5, 20, (3, 24))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert evaluation.flops(model, batch=3, length=24) == counter.get_total_flops()
+
+
+def test_sizes_count_what_the_model_holds(network: Network) -> None:
+    model, layouts = pruned(network)
+    assert evaluation.encoder_weights(network.model) == 2 * (4 * 32 * 32 + 2 * 32 * 64)
+    assert evaluation.encoder_weights(model) == sum(layout.cost for layout in layouts)
+    assert evaluation.parameters(model) < evaluation.parameters(network.model)
+
+
+def test_predictions_come_in_the_order_of_the_examples(network: Network) -> None:
+    together = evaluation.predict(network.model, network.examples, batch_size=7)
+    alone = [evaluation.predict(network.model, [example])[0] for example in network.examples]
+    assert together.tolist() == alone
+    score, error = evaluation.score_of("accuracy", together, network.examples)
+    labels = np.array([example.label for example in network.examples])
+    assert score == np.mean(together == labels)
+    assert error == pytest.approx(np.sqrt(score * (1 - score) / len(labels)))
+
+
+def test_latency_compares_two_models(network: Network) -> None:
+    found = evaluation.compare_latency(network.model, pruned(network)[0], batch=2, length=16)
+    for name in ("dense", "pruned"):
+        assert 0 < found[name]["p10_ms"] <= found[name]["median_ms"] <= found[name]["p90_ms"]
+    assert found["speedup"] == found["dense"]["median_ms"] / found["pruned"]["median_ms"]
+    assert found["ideal_speedup"] > 1
+    assert (found["batch"], found["length"], found["dtype"], found["device"]) == (2, 16, "float32", "cpu")
+
+
+def test_the_devices_of_this_machine() -> None:
+    assert evaluation.choose_device("cpu").type == "cpu"
+    assert evaluation.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(SpecError, match="No CUDA device"):
+            evaluation.choose_device("cuda")
+
+
+def test_evaluate_a_folder(tiny_checkpoint: Path, tiny_csv: Path) -> None:
+    found = evaluation.evaluate_checkpoint(str(tiny_checkpoint), "csv", train_file=str(tiny_csv), eval_samples=40)
+    assert found["samples"] == 40
+    assert found["score"] > 0.9
+    assert found.keys() == {"metric", "score", "samples", "standard_error", "task", "checkpoint"}
