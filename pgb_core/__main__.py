@@ -271,7 +271,7 @@ def _print(text: str) -> int:
 
 
 def _set_up_libraries(queued: bool) -> None:
-    """Before any of them is loaded. They speak up from warnings on; our own log goes to stderr in a run's process only."""
+    """Before any is loaded. They speak up from warnings on; our own log goes to stderr in a run's process only."""
     for name, value in (
         # threads that wait must not spin: beside other work on the same cores, a run is otherwise several times slower
         ("OMP_WAIT_POLICY", "PASSIVE"),

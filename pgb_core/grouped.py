@@ -161,7 +161,7 @@ def cut(sublayer: Sublayer, layout: SublayerLayout) -> PrunedSublayer:
     device = sublayer.exit.weight.device
     pruned = empty_sublayer(layout, sublayer.mix)
     pruned.exit.to(device)
-    if pruned.entry is None:
+    if pruned.entry is None or isinstance(pruned.exit, Constant):
         pruned.exit.bias.zero_()
         return pruned
     pruned.entry.to(device)

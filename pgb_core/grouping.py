@@ -1,9 +1,10 @@
 """Stage 2, permutation and grouping: gather the important weights of a matrix into G blocks.
 
 Given scores S >= 0 of shape (units, columns), find G disjoint sets of units and G disjoint sets of columns, of
-prescribed sizes, such that the sum of S inside the blocks is greatest. With the columns' groups fixed, placing the units
-is a transportation problem, and the other way round; so we alternate two exact solutions until nothing moves, from
-several starts, and keep the best. PGB (Lim, Lee, Choi, arXiv 2502.03984) fixes the goal; how it is reached is our reading.
+prescribed sizes, such that the sum of S inside the blocks is greatest. With the columns' groups fixed, placing the
+units is a transportation problem, and the other way round; so we alternate two exact solutions until nothing moves,
+from several starts, and keep the best. PGB (Lim, Lee, Choi, arXiv 2502.03984) fixes the goal; how it is reached is our
+reading.
 
 Several matrices that share their units (query, key, value and output by heads; both feed-forward matrices by neurons)
 are grouped together: their scores stand side by side in S, and each *section* of columns is shared out by itself.
@@ -103,13 +104,13 @@ def assign(scores: FloatArray, capacities: IntArray) -> IntArray:
     if rest < 0:
         raise ValueError(f"Capacities add up to {int(capacities.sum())}, but there are only {n} rows.")
     if rest:  # "no group" is one more group, where a row scores nothing
-        labels = assign(np.column_stack([scores, np.zeros(n)]), np.append(capacities, rest))
-        labels[labels == groups] = -1
-        return labels
+        placed = assign(np.column_stack([scores, np.zeros(n)]), np.append(capacities, rest))
+        placed[placed == groups] = -1
+        return placed
     if groups == 1:
         return np.zeros(n, dtype=np.int64)
 
-    labels = np.argmax(scores - _prices(scores, capacities), axis=1)
+    labels: IntArray = np.argmax(scores - _prices(scores, capacities), axis=1)
     excess = np.bincount(labels, minlength=groups) - capacities
     loss = np.full((groups, groups), np.inf)
     cheapest = np.zeros((groups, groups), dtype=np.int64)

@@ -3,7 +3,8 @@
 The loss is expanded around the fine-tuned weights. Its curvature is the Fisher information, whose expectation over
 labels is the model's own: for logits with probabilities p it is J^T (diag(p) - p p^T) J. We draw random signs e and
 send v = sqrt(p) * e - p (sqrt(p) . e) back through the network. E[v v^T] = diag(p) - p p^T exactly: the same
-expectation as labels sampled from the prediction, without waiting for the rare label that a confident model contradicts.
+expectation as labels sampled from the prediction, without waiting for the rare label that a confident model
+contradicts.
 """
 
 from __future__ import annotations
