@@ -70,8 +70,8 @@ def resolve(name: str, task: str, step: Step = silent) -> Checkpoint:
         path, source = demo.prepare(demo.task_for(task), step), "demo"
     elif folder := _local_folder(name):
         path, source = folder, "folder"
-    elif hub.HUB_ID.fullmatch(name.removeprefix("hub:")):
-        path, revision = hub.fetch(name.removeprefix("hub:"), step)
+    elif hub.HUB_ID.fullmatch(name.removeprefix(hub.PREFIX)):
+        path, revision = hub.fetch(name.removeprefix(hub.PREFIX), step)
         source = "hub"
     else:
         raise CheckpointError(

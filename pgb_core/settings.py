@@ -43,6 +43,8 @@ class Settings:
     max_length: int = _setting(512, "Longest sequence a run may ask for, in tokens.")
     max_recover_epochs: int = _setting(20, "Most epochs of recovery a run may ask for.")
     cancel_grace_seconds: float = _setting(2.0, "Time a cancelled run gets to unwind before it is killed.")
+    max_upload_megabytes: int = _setting(50, "Largest CSV or Parquet file a visitor may upload, in MB.", minimum=1)
+    upload_hours: float = _setting(24.0, "Time after which an uploaded file is removed, in hours.")
     threads: int = _setting(0, "CPU threads of a run; 0 takes all cores.")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import streamlit as st
 
-from pgb_core import checkpoints, jobs
+from pgb_core import checkpoints, hub, jobs
 from pgb_core.errors import PGBError, SpecError
 from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
@@ -16,7 +15,6 @@ from ui import panel, uploads, url, words
 from ui.devices import devices
 
 HUB = "A model of the Hugging Face Hub …"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 METHOD_TITLES = {"pgb": "PGB: groups", "structured": "Structured: whole heads and neurons"}
 IMPORTANCE_TITLES = {"compensated": "Compensated (default)", "fisher": "Fisher"}
 
@@ -28,7 +26,7 @@ def show() -> None:
     with left, st.container(border=True):
         checkpoint = _checkpoint(settings)
         task = _task(checkpoint)
-        files = _files(task)
+        files = _files(task, settings)
         sparsity = st.slider(
             "Sparsity: share of the encoder's weights to remove",
             0,
@@ -79,8 +77,8 @@ def _checkpoint(settings: Settings) -> str | None:
         persist_state="session",
         help="Safetensors only; the revision is pinned and recorded.",
     ).strip()
-    if _HUB_ID.fullmatch(typed):
-        return typed
+    if hub.HUB_ID.fullmatch(typed):
+        return hub.PREFIX + typed
     if typed:
         st.warning("A Hub id has the form owner/name, for instance textattack/bert-base-uncased-SST-2.")
     return None
@@ -104,7 +102,7 @@ def _task(checkpoint: str | None) -> str:
     return task
 
 
-def _files(task: str) -> tuple[Any, Any]:
+def _files(task: str, settings: Settings) -> tuple[Any, Any]:
     """Training and evaluation upload for task csv."""
     if task != "csv":
         return None, None
@@ -113,10 +111,13 @@ def _files(task: str) -> tuple[Any, Any]:
         "names or numbers."
     )
     left, right = st.columns(2)
-    arguments = {"type": list(uploads.TYPES), "max_upload_size": uploads.MAX_MEGABYTES}
+    arguments = {"type": list(uploads.TYPES), "max_upload_size": settings.max_upload_megabytes}
     with left:
         train = st.file_uploader(
-            "Training file", key="train_file", **arguments, help="Weights are scored on these texts. Kept for a day."
+            "Training file",
+            key="train_file",
+            **arguments,
+            help="Weights are scored on these texts. Removed later.",
         )
     with right:
         evaluation = st.file_uploader(

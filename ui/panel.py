@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pgb_core import checkpoints, demo
+from pgb_core import checkpoints, demo, hub
 from pgb_core.checkpoints import CheckpointInfo
 from pgb_core.errors import PGBError
 from pgb_core.settings import get_settings
@@ -22,8 +22,9 @@ def show(checkpoint: str | None, task: str) -> None:
             st.write("Type the id of a fine-tuned BERT classifier on the Hub, as owner/name.")
         elif checkpoint == "demo":
             _demo_panel(task)
-        elif "/" in checkpoint:
-            st.write(f"**{checkpoint}** is fetched from the Hub when the run starts (safetensors and tokenizer only).")
+        elif checkpoint.startswith(hub.PREFIX):
+            name = checkpoint.removeprefix(hub.PREFIX)
+            st.write(f"**{name}** is fetched from the Hub when the run starts (safetensors and tokenizer only).")
         else:
             try:
                 _facts(checkpoints.describe(get_settings().models_dir / checkpoint))

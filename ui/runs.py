@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from pgb_core import store
+from pgb_core import hub, store
 from pgb_core.errors import RunError
 from pgb_core.figures.scores import final_step
 from pgb_core.settings import get_settings
@@ -20,7 +20,7 @@ _LAST = "last_run"
 
 def checkpoint_name(run: Run) -> str:
     """The checkpoint as users know it: of a folder its name, never where it lies on the server."""
-    name: str = run.spec["checkpoint"]
+    name = str(run.spec["checkpoint"]).removeprefix(hub.PREFIX)
     return Path(name).name if Path(name).is_absolute() else name
 
 

@@ -1,4 +1,4 @@
-"""Files that users bring: a CSV or Parquet of their own, kept under a random name for a day."""
+"""Files that users bring: a CSV or Parquet of their own, kept under a random name for a time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import BinaryIO
 from pgb_core.settings import get_settings
 
 TYPES = ("csv", "parquet")
-MAX_MEGABYTES = 50
-KEPT_SECONDS = 24 * 3600
 
 
 def keep(file: BinaryIO, name: str) -> Path:
@@ -27,6 +25,7 @@ def keep(file: BinaryIO, name: str) -> Path:
 
 def _sweep(folder: Path) -> None:
     """Remove uploads that are past their time."""
+    kept_seconds = 3600 * get_settings().upload_hours
     for path in folder.iterdir():
-        if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+        if time.time() - path.stat().st_mtime > kept_seconds:
             path.unlink(missing_ok=True)
