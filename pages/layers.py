@@ -65,7 +65,8 @@ def chosen(network: tuple[Sublayer, ...]) -> int:
     st.subheader("One sublayer", anchor=False, help=words.OPTIONS)
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     layers = {str(s.layer + 1): str(s.layer + 1) for s in network}
-    first = next((s for s in network if s.dropped), network[0])  # the most interesting question: why was it dropped?
+    # the most interesting question is why one was dropped, then why one was grouped
+    first = min(network, key=lambda s: (not s.dropped, len(s.group_units) < 2))
     with left:
         layer = url.select(st.selectbox, "Layer", "layer", layers, default=str(first.layer + 1), help=words.LAYER)
     with right:

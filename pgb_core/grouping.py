@@ -72,12 +72,6 @@ def equal_sizes(total: int, groups: int) -> IntArray:
     return sizes
 
 
-def members(labels: IntArray, groups: int, weight: FloatArray) -> tuple[IntArray, ...]:
-    """The indices of each group, heaviest first, so that the permuted blocks are darkest in their top left corner."""
-    order = np.argsort(-weight, kind="stable")
-    return tuple(order[labels[order] == g] for g in range(groups))
-
-
 # --- the transportation problem ------------------------------------------------------------------------------------
 
 

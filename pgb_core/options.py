@@ -19,7 +19,7 @@ from pgb_core.architectures import Sublayer
 from pgb_core.batching import Batch
 from pgb_core.compensation import ExitSums, States, advance, first_states, refit_entry, refit_exit
 from pgb_core.grouped import cut
-from pgb_core.grouping import STARTS, FloatArray, group, members
+from pgb_core.grouping import STARTS, FloatArray, group
 from pgb_core.importance import SublayerStatistics, elimination_order
 from pgb_core.layout import (
     EXIT_NAME,
@@ -145,13 +145,15 @@ def grouped_layouts(
 def _layout(
     shape: SublayerShape, scores: FloatArray, units: IntArray, unit_labels: IntArray, columns: IntArray, groups: int
 ) -> SublayerLayout:
-    unit_groups = members(unit_labels, groups, scores.sum(axis=1))
-    weight = scores.sum(axis=0)
-    read = members(columns[: shape.hidden], groups, weight[: shape.hidden])
-    written = members(columns[shape.hidden :], groups, weight[shape.hidden :])
-    return SublayerLayout(
-        shape, tuple(Group(units[u], c, r) for u, c, r in zip(unit_groups, read, written, strict=True))
-    )
+    """The groups, the most important first, and in each the most important units, inputs and outputs first."""
+    found: list[tuple[float, Group]] = []
+    for g in range(groups):
+        u, c = np.flatnonzero(unit_labels == g), np.flatnonzero(columns == g)
+        block = scores[np.ix_(u, c)]
+        u, c = u[np.argsort(-block.sum(axis=1), kind="stable")], c[np.argsort(-block.sum(axis=0), kind="stable")]
+        read, written = c[c < shape.hidden], c[c >= shape.hidden] - shape.hidden
+        found.append((float(block.sum()), Group(units[u], read, written)))
+    return SublayerLayout(shape, tuple(group for _, group in sorted(found, key=lambda pair: -pair[0])))
 
 
 # --- what it loses -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from pgb_core.grouping import STARTS, assign, equal_sizes, group, members
+from pgb_core.grouping import STARTS, assign, equal_sizes, group
 
 
 @st.composite
@@ -78,12 +78,6 @@ def test_two_groups_of_four_by_four_reach_the_optimum_by_brute_force() -> None:
     halves = [np.array(p) for p in set(permutations([0, 0, 1, 1]))]
     optimum = max(scores[r[:, None] == c].sum() for r in halves for c in halves)
     assert group(scores, 2).kept == pytest.approx(optimum)
-
-
-def test_members_lists_the_heaviest_first() -> None:
-    first, second = members(np.array([1, 0, 1, 0, -1]), 2, np.array([1.0, 2.0, 3.0, 4.0, 9.0]))
-    assert first.tolist() == [3, 1]
-    assert second.tolist() == [2, 0]
 
 
 def test_more_groups_than_units_are_refused() -> None:

@@ -52,6 +52,21 @@ def test_pgb_offers_groups_that_partition_what_is_kept(shape: SublayerShape) -> 
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)
+def test_groups_and_their_members_come_most_important_first(shape: SublayerShape) -> None:
+    importance = importance_of(shape)
+    scores = unit_scores(shape, importance)
+    for layout in candidate_layouts(shape, "pgb", importance, np.arange(shape.units))[2:]:
+        kept: list[float] = []
+        for group in layout.groups:
+            block = scores[np.ix_(group.units, np.concatenate([group.columns, group.rows + shape.hidden]))]
+            kept.append(block.sum())
+            by_unit, by_column = block.sum(axis=1), block.sum(axis=0)[: len(group.columns)]
+            assert (np.diff(by_unit) <= 1e-9).all()
+            assert (np.diff(by_column) <= 1e-9).all()
+        assert (np.diff(kept) <= 1e-9).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)
 def test_structured_offers_whole_units_only(shape: SublayerShape) -> None:
     layouts = candidate_layouts(shape, "structured", importance_of(shape), np.arange(shape.units))
     for layout in layouts[2:]:
