@@ -17,7 +17,7 @@ from pgb_core import checkpoints, tasks
 from pgb_core.architectures import attention_sizes, encoder_of
 from pgb_core.batching import Example, batches, encode, stratified_positions
 from pgb_core.errors import SpecError
-from pgb_core.grouped import MANIFEST, GroupedLinear, load_pruned
+from pgb_core.grouped import GroupedLinear, load_pruned
 from pgb_core.progress import Step, silent
 from pgb_core.settings import get_settings
 
@@ -59,8 +59,7 @@ def load_any(path: Path) -> nn.Module:
     Raises:
         CheckpointError: it cannot be loaded.
     """
-    checkpoints.describe(path)
-    return load_pruned(path) if (path / MANIFEST).is_file() else checkpoints.load_model(path)
+    return load_pruned(path) if checkpoints.describe(path).pruned else checkpoints.load_model(path)
 
 
 # --- score ---------------------------------------------------------------------------------------------------------

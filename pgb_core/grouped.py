@@ -28,12 +28,10 @@ from pgb_core.architectures import (
     replace_sublayer,
 )
 from pgb_core.errors import CheckpointError
+from pgb_core.inspection import PRUNED_MANIFEST, PRUNED_TYPE, describe, read_config
 from pgb_core.layout import ENTRY_NAMES, EXIT_NAME, IntArray, Kind, SublayerLayout, SublayerShape, listing
 
-MANIFEST = "pgb.json"
 SCHEMA = 1
-MODEL_TYPE = "pgb_bert"
-"""`model_type` in a pruned config.json: transformers then refuses the folder instead of re-initializing its tensors."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,7 @@ def save_pruned(model: nn.Module, layouts: Sequence[tuple[int, SublayerLayout]],
     """Write config.json, model.safetensors and the manifest pgb.json into folder `path`; no tokenizer."""
     path.mkdir(parents=True, exist_ok=True)
     config: Any = model.config
-    values = config.to_dict() | {"model_type": MODEL_TYPE, "architectures": ["PGBBertForSequenceClassification"]}
+    values = config.to_dict() | {"model_type": PRUNED_TYPE, "architectures": ["PGBBertForSequenceClassification"]}
     (path / "config.json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     sublayers = [
         {
@@ -238,7 +236,7 @@ def save_pruned(model: nn.Module, layouts: Sequence[tuple[int, SublayerLayout]],
         for layer, layout in layouts
     ]
     manifest = {"schema": SCHEMA, "family": "bert", "sublayers": sublayers}
-    (path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (path / PRUNED_MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
 
@@ -257,10 +255,9 @@ def load_pruned(path: str | Path) -> nn.Module:
     from transformers.models.bert.modeling_bert import BertLayer
 
     path = Path(path)
-    manifest, values = _read_manifest(path)
-    values["model_type"] = "bert"
-    layers = values["num_hidden_layers"]
-    config = BertConfig.from_dict(values | {"num_hidden_layers": 0}, attn_implementation="sdpa")
+    manifest = _read_manifest(path)
+    layers = describe(path).layers  # refuses what is not safe to load
+    config = BertConfig(**{**read_config(path / "config.json"), "num_hidden_layers": 0}, attn_implementation="sdpa")
     model: Any = BertForSequenceClassification(config)
     config.num_hidden_layers = layers
     try:
@@ -274,21 +271,20 @@ def load_pruned(path: str | Path) -> nn.Module:
                 _replace(model, sub.layer, _from_manifest(sub, entry))
         model.load_state_dict(load_file(path / "model.safetensors"), strict=True, assign=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} does not fit its manifest {MANIFEST}; export the run again.") from error
+        raise CheckpointError(f"{path} does not fit its manifest {PRUNED_MANIFEST}; export the run again.") from error
     loaded: nn.Module = model.eval()
     return loaded
 
 
-def _read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((path / PRUNED_MANIFEST).read_text(encoding="utf-8"))
         schema, family = manifest["schema"], manifest["family"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a pruned checkpoint: it has no readable {MANIFEST}.") from error
+        raise CheckpointError(f"{path} is not a pruned checkpoint: it has no readable {PRUNED_MANIFEST}.") from error
     if schema != SCHEMA or family != "bert":
         raise CheckpointError(f"{path} was written by another version (schema {schema}, family {family}).")
-    return manifest, config
+    return manifest
 
 
 def _from_manifest(sub: Sublayer, entry: dict[str, Any]) -> PrunedSublayer:

@@ -23,6 +23,8 @@ from pgb_core.settings import get_settings
 Shape = tuple[int, ...]
 
 PRUNED_MANIFEST = "pgb.json"
+PRUNED_TYPE = "pgb_bert"
+"""`model_type` in a pruned config.json: transformers then refuses the folder instead of re-initializing its tensors."""
 _CONFIG_LIMIT = 2**20
 """Largest config.json that is read, in bytes."""
 _BOUNDS: dict[str, tuple[int, int, int]] = {  # key: default of transformers, least, most
@@ -139,9 +141,8 @@ def read_config(file: Path) -> dict[str, Any]:
     raw, where = _read_json(file), f"config.json of {file.parent.name}"
     if not isinstance(raw, dict):
         raise CheckpointError(f"{where} is not a JSON object of at most 1 MB; save the model again.")
-    # a pruned folder names a type of its own, so that transformers does not take it for a dense BERT
     pruned = (file.parent / PRUNED_MANIFEST).exists()
-    if raw.get("model_type") not in (("bert", "pgb_bert") if pruned else ("bert",)):
+    if raw.get("model_type") not in (("bert", PRUNED_TYPE) if pruned else ("bert",)):
         kind = str(raw.get("model_type", "unknown"))[:40]
         raise CheckpointError(f"{where} says the model is of type {kind!r}; only 'bert' can be pruned.")
     _refuse_features(where, raw)
