@@ -246,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.run is runs and args.action != "list" and args.id is None:
         parser.error(f"runs {args.action} needs the id of a run; 'runs list' shows them")
-    _set_up_libraries(queued=getattr(args, "queued", False))
+    _set_up_libraries()
     printer = console.ProgressPrinter(sys.stderr)
     try:
         with console.only_the_answer_on_stdout():
@@ -270,8 +270,8 @@ def _print(text: str) -> int:
     return 0
 
 
-def _set_up_libraries(queued: bool) -> None:
-    """Before any is loaded. They speak up from warnings on; our own log goes to stderr in a run's process only."""
+def _set_up_libraries() -> None:
+    """Before any is loaded. They speak up from warnings on, on stderr; a run logs into its folder."""
     for name, value in (
         # threads that wait must not spin: beside other work on the same cores, a run is otherwise several times slower
         ("OMP_WAIT_POLICY", "PASSIVE"),
@@ -283,7 +283,6 @@ def _set_up_libraries(queued: bool) -> None:
         os.environ.setdefault(name, value)
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("pgb_core").setLevel(logging.INFO if queued else logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -110,19 +110,6 @@ def classify(model: nn.Module, hidden: Tensor) -> Tensor:
     return logits
 
 
-def sublayer_shapes(config: Any) -> list[tuple[int, SublayerShape]]:
-    """(layer, shape) of every sublayer a dense model with this configuration has."""
-    heads, hidden = config.num_attention_heads, config.hidden_size
-    return [
-        (layer, shape)
-        for layer in range(config.num_hidden_layers)
-        for shape in (
-            SublayerShape("attention", hidden, heads, hidden // heads),
-            SublayerShape("feed_forward", hidden, config.intermediate_size, 1),
-        )
-    ]
-
-
 def replace_sublayer(model: nn.Module, layer: int, kind: Kind, entry: nn.Module | None, exit_: nn.Module) -> None:
     """Put pruned modules in the place of a sublayer's matrices; its LayerNorm, activation and residual stay.
 

@@ -16,7 +16,7 @@ from pgb_core.errors import SpecError
 
 TOLERANCE = 0.004
 """How far below the budget a choice may stay, relative to the total cost."""
-_MOST_STEPS = 20_000
+_MOST_STEPS = 50_000
 
 
 def choose(costs: Sequence[Sequence[int]], losses: Sequence[Sequence[float]], budget: int, slack: int = 0) -> list[int]:
@@ -34,6 +34,9 @@ def choose(costs: Sequence[Sequence[int]], losses: Sequence[Sequence[float]], bu
     total_least = sum(min(c) for c in costs)
     if total_least > budget:
         raise SpecError("The target sparsity is out of reach for this method and model; choose a lower one.")
+    least = [min(range(len(loss)), key=loss.__getitem__) for loss in losses]
+    if budget - slack <= sum(c[option] for c, option in zip(costs, least, strict=True)) <= budget:
+        return least  # nothing has to be given up; a grid that rounds might say otherwise
     grid = math.gcd(*(int(c) for option in costs for c in option)) or 1
     # rounding costs up to a coarser grid keeps the budget and bounds the work
     grid = max(grid, math.ceil(budget / _MOST_STEPS))

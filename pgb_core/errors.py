@@ -36,6 +36,11 @@ class JobCancelled(PGBError):
     """The run was asked to stop; raised inside the run so that it unwinds cleanly."""
 
 
+def reason(error: BaseException) -> str:
+    """Why a run ended, in one line, for its status."""
+    return explain(error) or f"An unexpected error ended the run ({type(error).__name__}); see its log."
+
+
 def explain(error: BaseException) -> str | None:
     """The one line that tells a user about `error`; None for an error that no user can cause (a fault of ours).
 

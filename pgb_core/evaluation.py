@@ -151,7 +151,7 @@ def parameters(model: nn.Module) -> int:
 
 def encoder_weights(model: nn.Module) -> int:
     """Weights in the encoder's linear layers, biases not counted, as held by the dense or pruned model."""
-    return sum(weights for weights, _ in _linears(encoder_of(model)))
+    return _linear_weights(encoder_of(model))
 
 
 def flops(model: nn.Module, *, batch: int = 1, length: int = 128) -> int:
@@ -160,22 +160,21 @@ def flops(model: nn.Module, *, batch: int = 1, length: int = 128) -> int:
     Attention is q k^T and the weighted sum of v: 2 L^2 multiply-adds for each of the heads * width rows. Biases,
     LayerNorm, softmax, activations and embeddings are left out, as usual.
     """
-    encoder = sum(weights for weights, _ in _linears(encoder_of(model))) * length
-    every = sum(weights for weights, _ in _linears(model))
-    head = every - sum(weights for weights, _ in _linears(encoder_of(model)))  # sees the first token only
+    encoder = encoder_weights(model)
+    head = _linear_weights(model) - encoder  # sees the first token only
     attention = sum(2 * length * length * size for size in attention_sizes(model))
-    return 2 * batch * (encoder + head + attention)
+    return 2 * batch * (encoder * length + head + attention)
 
 
-def _linears(module: nn.Module) -> list[tuple[int, nn.Module]]:
-    """(weights, module) of every linear layer below `module`, whole or grouped."""
-    found: list[tuple[int, nn.Module]] = []
+def _linear_weights(module: nn.Module) -> int:
+    """Weights of every linear layer below `module`, whole or grouped."""
+    total = 0
     for child in module.modules():
         if isinstance(child, nn.Linear):
-            found.append((child.weight.numel(), child))
+            total += child.weight.numel()
         elif isinstance(child, GroupedLinear):
-            found.append((sum(weight.numel() for weight in child.weights), child))
-    return found
+            total += sum(weight.numel() for weight in child.weights)
+    return total
 
 
 def peak_memory_bytes(device: torch.device) -> int:

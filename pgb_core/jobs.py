@@ -25,7 +25,7 @@ import psutil
 from filelock import FileLock
 
 from pgb_core import store
-from pgb_core.errors import JobCancelled, JobRejected, RunError, explain
+from pgb_core.errors import JobCancelled, JobRejected, RunError, explain, reason
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
 
@@ -73,6 +73,9 @@ def submit(spec: PruneSpec, command: CommandBuilder = prune_command) -> str:
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         with _turnstile(runs_dir):
+            for abandoned in store.list_abandoned(runs_dir):
+                ended = store.read_status(abandoned)
+                _close(abandoned, ended.state, ended.message)
             if len(store.list_active(runs_dir)) >= settings.max_running_jobs + settings.max_queued_jobs:
                 raise JobRejected(
                     f"{settings.max_queued_jobs} runs are waiting already; try again when one has ended, or cancel one."
@@ -229,13 +232,13 @@ def settle(run_dir: Path, error: BaseException) -> None:
     with contextlib.suppress(RunError, OSError):  # a full disk: then the missing process tells that the run failed
         if store.recorded_status(run_dir).pid == os.getpid():
             cancelled = isinstance(error, JobCancelled)
-            message = explain(error) or f"An unexpected error ended the run ({type(error).__name__}); see its log."
-            _close(run_dir, "cancelled" if cancelled else "failed", message)
+            _close(run_dir, "cancelled" if cancelled else "failed", reason(error))
 
 
 def _close(run_dir: Path, state: store.State, message: str) -> None:
     status = store.recorded_status(run_dir)
     if status.active:
+        store.discard_results(run_dir)
         store.write_status(
             run_dir, replace(status, state=state, message=message, finished=time.time(), eta_seconds=None)
         )

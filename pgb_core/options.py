@@ -1,8 +1,8 @@
 """Stage 3a, the option table: what could be done with each sublayer, what it costs and what it loses.
 
 The loss of an option is the error it leaves at the sublayer's output AFTER its own refit,
-1/2 sum_i q_i mean_t (y_ti - yhat_ti)^2, on dense inputs: mask, refit the entry matrices, run them, refit the exit,
-measure on text that the refit has not seen.
+1/2 sum_i q_i mean_t (y_ti - yhat_ti)^2, on dense inputs: mask, refit the entry matrices (from the Gram matrix of
+all calibration text), run them, refit the exit, measure on text that the exit's refit has not seen.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
-import shutil
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from pgb_core.architectures import Sublayer, encoder_sublayers
 from pgb_core.batching import Batch, Example, batches, encode, stratified_positions
 from pgb_core.budget import TOLERANCE, choose
 from pgb_core.compensation import compensate
-from pgb_core.errors import JobCancelled, RunError, SpecError, explain
+from pgb_core.errors import JobCancelled, explain, reason
 from pgb_core.grouped import cut, install
 from pgb_core.importance import collect_statistics, matrix_importance
 from pgb_core.layout import SublayerLayout
@@ -35,6 +34,8 @@ from pgb_core.spec import PruneSpec
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
+
+log = logging.getLogger(__name__)
 
 BATCH = 32
 GRAM_TOKENS = 10
@@ -92,7 +93,8 @@ class _Clock:
     def stage(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        self.seconds[name] = time.perf_counter() - started
+        log.info("%s took %.1f s", name, self.seconds[name])
 
     def total(self) -> dict[str, float]:
         return {**self.seconds, "total": time.perf_counter() - self._started}
@@ -110,16 +112,8 @@ def prune(spec: PruneSpec, out: str | Path, on_progress: ProgressCallback | None
         PGBError: the run cannot be done; status.json says why. Nothing half-written is left behind.
     """
     folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be made or is not a folder; choose another --out.") from error
-    if (folder / "result.json").exists():
-        raise RunError(f"{folder} already holds a finished run; choose another folder.")
-    status = _begin(folder)
-    if not (folder / "spec.json").exists():  # what a run that fails early asked for
-        store.write_json(folder / "spec.json", spec.to_dict())
-
+    status = store.claim(folder)
+    store.write_json(folder / "spec.json", spec.to_dict())  # what a run that fails early asked for
     last = 0.0
 
     def report(progress: Progress) -> None:
@@ -140,42 +134,45 @@ def prune(spec: PruneSpec, out: str | Path, on_progress: ProgressCallback | None
             )
 
     try:
-        with torch.random.fork_rng():
+        with _logged(folder), torch.random.fork_rng():
             torch.manual_seed(spec.seed)
             result = _run(spec, folder, report)
         store.write_json(folder / "result.json", result)
+        _end(folder, replace(status, fraction=1.0), "done", "done")
     except BaseException as error:
-        _discard(folder)
-        stopped = isinstance(error, (JobCancelled, KeyboardInterrupt))
-        message = explain(error) or f"An unexpected error ended the run ({type(error).__name__}); see its log."
-        _end(folder, status, "cancelled" if stopped else "failed", message)
+        if store.recorded_status(folder).state != "done":  # else a cancel came too late
+            store.discard_results(folder)
+            stopped = isinstance(error, (JobCancelled, KeyboardInterrupt))
+            _end(folder, status, "cancelled" if stopped else "failed", reason(error))
         raise
-    _end(folder, replace(status, fraction=1.0), "done", "done")
     return result
 
 
-def _begin(folder: Path) -> store.Status:
-    created = time.time()
-    with contextlib.suppress(RunError):  # there is no status yet, unless the app queued the run
-        earlier = store.read_status(folder)
-        created = earlier.created
-        if earlier.active and earlier.pid not in (None, os.getpid()):
-            raise SpecError(f"Another process is writing a run into {folder}; choose another folder.")
-    status = store.Status("running", "loading", created=created, started=time.time(), message="starting")
-    return store.write_status(folder, store.this_process(status))
-
-
 def _end(folder: Path, status: store.Status, state: store.State, message: str) -> None:
+    ended = replace(status, state=state, message=message, finished=time.time(), eta_seconds=None)
     with contextlib.suppress(OSError):  # a full disk: then the missing process tells that the run failed
-        ended = replace(status, state=state, message=message, finished=time.time(), eta_seconds=None)
         store.write_status(folder, ended)
 
 
-def _discard(folder: Path) -> None:
-    for name in ("model", ".model"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("result.json", "options.json", "layout.json", "layout.safetensors", "importance.safetensors"):
-        (folder / name).unlink(missing_ok=True)
+@contextlib.contextmanager
+def _logged(folder: Path) -> Iterator[None]:
+    """Inside, what this package logs goes to the run's log.txt, and so does the traceback of an unexpected error."""
+    handler = logging.FileHandler(store.log_file(folder), encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    package = logging.getLogger("pgb_core")
+    level = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    except Exception as error:
+        if explain(error) is None:
+            log.exception("The run ended with an unexpected error.")
+        raise
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)
+        handler.close()
 
 
 # --- the stages ----------------------------------------------------------------------------------------------------
@@ -187,6 +184,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
     weights["latency"] *= spec.latency
     reporter = Reporter(report, weights)
     clock = _Clock()
+    log.info("%s", spec)
 
     with clock.stage("loading"):
         loaded = load(spec, reporter)
@@ -234,7 +232,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
         "method": spec.method,
         **results.sizes(model, pruned, spec.sparsity),
         "bytes": {
-            "dense": (loaded.checkpoint.path / "model.safetensors").stat().st_size,
+            "dense": results.dense_bytes(loaded.checkpoint.path),
             "pruned": (folder / "model" / "model.safetensors").stat().st_size,
         },
         "score": score,

@@ -15,6 +15,7 @@ from pgb_core import __version__, evaluation, store
 from pgb_core.architectures import Sublayer
 from pgb_core.checkpoints import Checkpoint
 from pgb_core.grouped import block_tensors, save_pruned
+from pgb_core.inspection import describe
 from pgb_core.layout import Kind, SublayerLayout
 from pgb_core.options import Option
 from pgb_core.spec import PruneSpec
@@ -27,6 +28,7 @@ def resolved_spec(spec: PruneSpec, checkpoint: Checkpoint, device: torch.device,
     """The spec with everything that was left open, and what a second run needs to be the same."""
     return {
         **spec.to_dict(),
+        "device": device.type,
         "max_length": max_length,
         "checkpoint_path": str(checkpoint.path),
         "checkpoint_source": checkpoint.source,
@@ -69,6 +71,12 @@ def sizes(dense: nn.Module, pruned: nn.Module, target: float) -> dict[str, Any]:
             "length": 128,
         },
     }
+
+
+def dense_bytes(checkpoint: Path) -> int:
+    """Bytes of the dense model.safetensors; of a half-precision one, what it takes in float32, as the pruned one is."""
+    info = describe(checkpoint)
+    return info.bytes if info.dtype == "float32" else 4 * info.parameters
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -119,10 +127,9 @@ def save_model(
     layouts: Sequence[SublayerLayout],
 ) -> None:
     """Write the pruned checkpoint into `folder`/model, which appears only when it is whole."""
-    partial = folder / ".model"
-    save_pruned(pruned, [(sub.layer, layout) for sub, layout in zip(sublayers, layouts, strict=True)], partial)
-    tokenizer.save_pretrained(partial)
-    partial.rename(folder / "model")
+    with store.new_model(folder) as partial:
+        save_pruned(pruned, [(sub.layer, layout) for sub, layout in zip(sublayers, layouts, strict=True)], partial)
+        tokenizer.save_pretrained(partial)
 
 
 def save_layout(

@@ -30,6 +30,7 @@ from safetensors.numpy import save_file
 from pgb_core.errors import RunError
 from pgb_core.layout import IntArray, Kind, MatrixLayout, SublayerLayout
 from pgb_core.status import FINISHED, State, Status, alive, find_process, owned_by, this_process
+from pgb_core.weights import read_weights
 
 __all__ = [
     "FINISHED",
@@ -39,12 +40,16 @@ __all__ = [
     "State",
     "Status",
     "cancel_requested",
+    "claim",
     "delete_run",
+    "discard_results",
     "find_process",
     "find_run",
+    "list_abandoned",
     "list_active",
     "list_runs",
     "log_file",
+    "new_model",
     "new_run",
     "owned_by",
     "read_json",
@@ -65,6 +70,7 @@ __all__ = [
 SCHEMA = 1
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _CANCEL = "cancel"
+_PARTIAL_MODEL = ".model"
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,49 @@ def new_run(runs_dir: Path) -> Path:
         return path
 
 
+def claim(path: Path) -> Status:
+    """Make `path` the folder of a run of this process; what a run that died there left half-written is removed.
+
+    Raises:
+        RunError: it holds a finished run, a run of another process or files that are not a run's, or cannot be made.
+    """
+    created = time.time()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        used = any(path.iterdir())
+    except OSError as error:
+        raise RunError(f"{path} cannot be made or is not a folder; choose another --out.") from error
+    if used and not (path / "status.json").exists():
+        raise RunError(f"{path} holds files that are not a run's; choose a new or empty folder for --out.")
+    if used:
+        earlier = read_status(path)
+        if earlier.state == "done":
+            raise RunError(f"{path} already holds a finished run; choose another folder.")
+        if earlier.active and earlier.pid not in (None, os.getpid()):
+            raise RunError(f"Another process is writing a run into {path}; choose another folder.")
+        if earlier.active:  # queued: it waits since then
+            created = earlier.created
+        discard_results(path)
+    status = Status("running", "loading", created=created, started=time.time(), message="starting")
+    return write_status(path, this_process(status))
+
+
+def discard_results(path: Path) -> None:
+    """Remove what a run that did not come to its end wrote into its folder; spec, status and log stay."""
+    for name in ("model", _PARTIAL_MODEL):
+        shutil.rmtree(path / name, ignore_errors=True)
+    for name in ("result.json", "options.json", "layout.json", "layout.safetensors", "importance.safetensors"):
+        (path / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_model(path: Path) -> Iterator[Path]:
+    """A folder to write the pruned checkpoint of run folder `path` into; it appears as `model` only when whole."""
+    partial = path / _PARTIAL_MODEL
+    yield partial
+    partial.rename(path / "model")
+
+
 def write_status(path: Path, status: Status) -> Status:
     """Write `status` into run folder `path`, stamped with the time; returns what was written."""
     stamped = replace(status, updated=time.time())
@@ -124,8 +173,9 @@ def request_cancel(path: Path) -> None:
 
 
 def withdraw_cancel(path: Path) -> None:
-    """Remove the note of an earlier run in the same folder."""
-    (path / _CANCEL).unlink(missing_ok=True)
+    """Remove the note of an earlier run in the same folder; in a folder that is not a run's nothing is touched."""
+    if (path / "status.json").exists():
+        (path / _CANCEL).unlink(missing_ok=True)
 
 
 def cancel_requested(path: Path) -> bool:
@@ -282,6 +332,16 @@ def list_active(runs_dir: Path) -> list[tuple[Path, Status]]:
     return sorted((run for run in runs if run[1].active), key=lambda run: (run[1].created, run[0].name))
 
 
+def list_abandoned(runs_dir: Path) -> list[Path]:
+    """Folders of runs whose process is gone, but whose status does not say so yet."""
+    found = []
+    for path in _run_folders(runs_dir):
+        with contextlib.suppress(RunError):
+            if recorded_status(path).active and not read_status(path).active:
+                found.append(path)
+    return found
+
+
 def _run_folders(runs_dir: Path) -> list[Path]:
     return [path for path in runs_dir.iterdir() if _RUN_ID.fullmatch(path.name)] if runs_dir.is_dir() else []
 
@@ -316,7 +376,7 @@ class MatrixView:
     kept_importance: tuple[float, ...]
     """Share of the matrix's importance inside each group."""
     dense: NDArray[np.float32] | None
-    """Weights of the checkpoint; None when it is no longer where it was when the run began."""
+    """Weights of the checkpoint; None when its file is gone, or is another one than when the run began."""
 
 
 def read_layouts(run: Run) -> dict[tuple[int, str, str], MatrixLayout]:
@@ -341,7 +401,7 @@ def read_matrix(run: Run, layer: int, kind: str, name: str) -> MatrixView:
         matrices = {matrix["name"]: matrix for matrix in sublayer["matrices"]}
         if (sublayer["layer"], sublayer["kind"]) == (layer, kind) and name in matrices:
             return _read_matrix(run, _prefix(layer, kind, name), matrices[name])
-    raise RunError(f"Run {run.id} has no matrix {name!r} in the {kind} of layer {layer}.")
+    raise RunError(f"Run {run.id} has no matrix {name!r} in the {kind} of layer {layer + 1}.")
 
 
 def _read_matrix(run: Run, prefix: str, entry: Mapping[str, Any]) -> MatrixView:
@@ -359,12 +419,8 @@ def _read_matrix(run: Run, prefix: str, entry: Mapping[str, Any]) -> MatrixView:
 
 
 def _dense_weights(run: Run, tensor: str) -> NDArray[np.float32] | None:
-    with (
-        contextlib.suppress(RunError),
-        _tensors(Path(run.spec.get("checkpoint_path", "")) / "model.safetensors") as file,
-    ):
-        return np.asarray(file.get_tensor(tensor), dtype=np.float32)
-    return None
+    path = Path(run.spec.get("checkpoint_path", "")) / "model.safetensors"
+    return read_weights(path, tensor, run.spec.get("fingerprint", ""))
 
 
 def _matrix_layout(indices: Any, prefix: str, entry: Mapping[str, Any]) -> MatrixLayout:

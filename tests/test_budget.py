@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgb_core.budget import choose
+from pgb_core.budget import TOLERANCE, choose
 from pgb_core.errors import SpecError
+from pgb_core.layout import SublayerShape
+from pgb_core.options import GROUP_COUNTS, unit_counts
 
 Tables = tuple[list[list[int]], list[list[float]]]
 
@@ -63,6 +65,35 @@ def test_costs_without_a_common_divisor_stay_within_the_budget() -> None:
     assert 0.99 * budget <= spent <= budget
 
 
+def test_a_budget_that_covers_everything_leaves_everything_untouched() -> None:
+    costs = [[0, 3_000_001, 9_999_991]] * 48  # costs that no grid divides
+    assert choose(costs, [[1.0, 0.5, 0.0]] * 48, budget=48 * 9_999_991) == [2] * 48
+
+
 def test_a_target_below_the_cheapest_choice_is_refused() -> None:
     with pytest.raises(SpecError, match="out of reach"):
         choose([[4, 8], [4, 8]], [[1, 0], [1, 0]], budget=7)
+
+
+@pytest.mark.parametrize(("layers", "hidden", "heads", "inner"), [(6, 384, 12, 1536), (12, 768, 12, 3072)])
+@pytest.mark.parametrize("groups", [(1,), GROUP_COUNTS])
+@given(seed=st.integers(0, 2**20), sparsity=st.floats(0.05, 0.97))
+def test_targets_are_met_within_half_a_point_on_real_shapes(
+    layers: int, hidden: int, heads: int, inner: int, groups: tuple[int, ...], seed: int, sparsity: float
+) -> None:
+    """MiniLM's and BERT-base's options, `structured` (1,) and `pgb`, at losses that fall with the density."""
+    rng = np.random.default_rng(seed)
+    shapes = [
+        SublayerShape("attention", hidden, heads, hidden // heads),
+        SublayerShape("feed_forward", hidden, inner, 1),
+    ]
+    costs: list[list[int]] = []
+    losses: list[list[float]] = []
+    for shape in shapes * layers:
+        counts = [(g, n) for g in groups for n in unit_counts(shape, g)]
+        costs.append([0, shape.weights, *(shape.weights * n // (shape.units * g) for g, n in counts)])
+        scale, power = rng.lognormal(0, 2), rng.uniform(1, 4)
+        losses.append([scale * (1 - cost / shape.weights) ** power for cost in costs[-1]])
+    total = sum(shape.weights for shape in shapes * layers)
+    spent = _total(costs, choose(costs, losses, round(total * (1 - sparsity)), round(total * TOLERANCE)))
+    assert abs(1 - spent / total - sparsity) <= 0.005

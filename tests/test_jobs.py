@@ -76,6 +76,42 @@ def wait_until_gone(status: store.Status) -> bool:
     return store.find_process(status) is None
 
 
+def half_written(run_dir: Path) -> None:
+    """What a run that is saving has in its folder."""
+    for name in ("model", ".model"):
+        (run_dir / name).mkdir()
+        (run_dir / name / "model.safetensors").touch()
+    (run_dir / "layout.safetensors").touch()
+
+
+def names(run_dir: Path) -> set[str]:
+    return {path.name for path in run_dir.iterdir()} - {"began", "cancel"}
+
+
+def test_a_run_that_is_killed_by_a_cancel_leaves_nothing_half_written(
+    start: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGB_CANCEL_GRACE_SECONDS", "0.3")
+    run_dir = start("stubborn")
+    computes(run_dir)
+    half_written(run_dir)
+    jobs.cancel(run_dir)
+    assert store.read_status(run_dir).state == "cancelled"
+    assert names(run_dir) == {"spec.json", "status.json", "log.txt"}
+
+
+def test_the_next_run_clears_up_after_one_that_was_killed(start: Callable[[str], Path]) -> None:
+    run_dir = start("long")
+    status = computes(run_dir)
+    half_written(run_dir)
+    assert status.pid is not None
+    os.kill(status.pid, signal.SIGKILL)
+    wait_until_gone(status)
+    ends(start("0.1"))
+    assert store.recorded_status(run_dir).state == "failed"
+    assert names(run_dir) == {"spec.json", "status.json", "log.txt"}
+
+
 # --- the life of a run ---------------------------------------------------------------------------------------------
 
 

@@ -165,7 +165,7 @@ def test_a_cancel_in_any_stage_leaves_a_cancelled_run_and_nothing_else(
     with pytest.raises(JobCancelled):
         prune(changed(spec, recover_epochs=1, latency=True), tmp_path / "run", stop)
     assert store.read_status(tmp_path / "run").state == "cancelled"
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"spec.json", "status.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"spec.json", "status.json", "log.txt"}
 
 
 def test_a_failure_is_recorded_with_its_reason(spec: PruneSpec, tmp_path: Path) -> None:
@@ -193,6 +193,60 @@ def test_a_finished_run_is_not_overwritten(finished: tuple[Path, Any, list[Progr
     with pytest.raises(RunError, match="already holds a finished run"):
         prune(spec, finished[0])
     assert (finished[0] / "result.json").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_left_alone(spec: PruneSpec, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "precious.txt").write_text("mine")
+    with pytest.raises(RunError, match="not a run's"):
+        prune(spec, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").rglob("*")] == ["model", "precious.txt"]
+
+
+def test_the_folder_of_a_killed_run_is_used_again(spec: PruneSpec, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for name in ("model", ".model"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "half.txt").touch()
+    dead = store.Status("running", "saving", pid=2**22 + 1, pid_created=1.0)
+    store.write_status(folder, dead)
+    store.write_json(folder / "spec.json", {"sparsity": 0.1})
+    result = prune(spec, folder)
+    assert store.read_run(folder).spec["sparsity"] == result["sparsity"]["target"] == 0.5
+    assert not (folder / "model" / "half.txt").exists()
+    assert not (folder / ".model").exists()
+
+
+def test_a_cancel_after_the_end_comes_too_late(
+    spec: PruneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = store.write_status
+
+    def write_and_cancel(path: Path, status: store.Status) -> store.Status:
+        written = write(path, status)
+        if status.state == "done":
+            raise JobCancelled("The run was cancelled.")
+        return written
+
+    monkeypatch.setattr(store, "write_status", write_and_cancel)
+    with pytest.raises(JobCancelled):
+        prune(spec, tmp_path / "run")
+    assert store.read_run(tmp_path / "run").result is not None
+
+
+def test_the_log_says_what_took_how_long_and_where_an_unexpected_error_came_from(
+    spec: PruneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr("pgb_core.pruner.compensate", fail)
+    with pytest.raises(ZeroDivisionError):
+        prune(spec, tmp_path / "run")
+    log = store.log_file(tmp_path / "run").read_text()
+    assert "importance took" in log
+    assert "ZeroDivisionError: a fault of ours" in log
+    assert "see its log" in store.read_status(tmp_path / "run").message
 
 
 def test_a_run_of_another_process_is_not_disturbed(spec: PruneSpec, tmp_path: Path) -> None:
