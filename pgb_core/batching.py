@@ -69,6 +69,8 @@ class Batch:
 def encode(dataset: Dataset, tokenizer: BertTokenizer, max_length: int, step: Step = silent) -> list[Example]:
     """Tokenize `text` (and `text_pair`, if there is one), cut to `max_length` tokens, in the dataset's order.
 
+    The second text is of type 1, or of type 0 where the tokenizer's model takes no types: it was trained that way.
+
     Raises:
         TaskError: `max_length` is more than the checkpoint has positions for.
     """
@@ -78,6 +80,7 @@ def encode(dataset: Dataset, tokenizer: BertTokenizer, max_length: int, step: St
             f"give a max length of {tokenizer.model_max_length} or less."
         )
     paired = "text_pair" in dataset.column_names
+    typed = "token_type_ids" in tokenizer.model_input_names
     examples: list[Example] = []
     for start in range(0, len(dataset), _CHUNK):
         rows = dataset[start : start + _CHUNK]
@@ -90,7 +93,7 @@ def encode(dataset: Dataset, tokenizer: BertTokenizer, max_length: int, step: St
             return_token_type_ids=True,
         )
         examples += [
-            Example(tuple(ids), tuple(types), int(label))
+            Example(tuple(ids), tuple(types) if typed else (0,) * len(ids), int(label))
             for ids, types, label in zip(tokens["input_ids"], tokens["token_type_ids"], rows["label"], strict=True)
         ]
         step(len(examples), len(dataset), "reading texts")

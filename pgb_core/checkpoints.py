@@ -169,6 +169,8 @@ def _load(path: Path) -> BertForSequenceClassification:
 def load_tokenizer(path: Path) -> BertTokenizer:
     """The tokenizer of folder `path`; its `model_max_length` is the number of positions the model has.
 
+    `model_input_names` is without `token_type_ids` where the model knows one type only.
+
     Raises:
         CheckpointError: the tokenizer files are missing or damaged, or know more tokens than the model.
     """
@@ -190,4 +192,7 @@ def load_tokenizer(path: Path) -> BertTokenizer:
             "they do not belong together."
         )
     tokenizer.model_max_length = info.max_positions
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    if info.token_types > 1:
+        tokenizer.model_input_names.append("token_type_ids")
     return tokenizer

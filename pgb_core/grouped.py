@@ -255,8 +255,8 @@ def load_pruned(path: str | Path) -> nn.Module:
     from transformers.models.bert.modeling_bert import BertLayer
 
     path = Path(path)
+    layers = describe(path).layers  # refuses what is not safe to load, and what is larger than its file
     manifest = _read_manifest(path)
-    layers = describe(path).layers  # refuses what is not safe to load
     config = BertConfig(**{**read_config(path / "config.json"), "num_hidden_layers": 0}, attn_implementation="sdpa")
     model: Any = BertForSequenceClassification(config)
     config.num_hidden_layers = layers
@@ -272,8 +272,24 @@ def load_pruned(path: str | Path) -> nn.Module:
         model.load_state_dict(load_file(path / "model.safetensors"), strict=True, assign=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} does not fit its manifest {PRUNED_MANIFEST}; export the run again.") from error
+    _refuse_unsound(path, model)
     loaded: nn.Module = model.eval()
     return loaded
+
+
+def _refuse_unsound(path: Path, model: Any) -> None:
+    """What has the right sizes and is wrong all the same: weights that are no numbers, indices that point nowhere."""
+    hidden = model.config.hidden_size
+    for name, tensor in model.state_dict().items():
+        if name.endswith((".gather", ".scatter")):
+            sound = tensor.dtype == torch.int64 and bool(((tensor >= 0) & (tensor < hidden)).all())
+            if name.endswith(".scatter"):
+                sound = sound and len(tensor.unique()) == hidden
+            reason = f"holds indices that do not fit the hidden size {hidden}"
+        else:
+            sound, reason = bool(torch.isfinite(tensor).all()), "holds NaN or infinite values"
+        if not sound:
+            raise CheckpointError(f"{path}: tensor {name} {reason}; the checkpoint is damaged, export the run again.")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgb_core.errors import CheckpointError
+from pgb_core.inspection import NEEDED, TOKENIZER_FILES, refuse_missing
 from pgb_core.progress import Step, silent
 from pgb_core.settings import get_settings
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 PREFIX = "hub:"
 """Before an id, it says that the Hub is meant, not a folder of that name."""
-NEEDED = ("config.json", "model.safetensors")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
-UNSAFE_WEIGHTS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
 _TIMEOUT = 4.0
 """Seconds that the Hub has to answer before it counts as out of reach."""
 
@@ -110,24 +108,6 @@ def _check_files(name: str, siblings: list[RepoSibling]) -> None:
             f"{name} has {sizes['model.safetensors'] / 1e9:.1f} GB of weights, the limit is {limit / 1e9:.1f} GB; "
             "choose a smaller one or raise PGB_MAX_PARAMETERS."
         )
-
-
-def refuse_missing(name: str, files: set[str]) -> None:
-    """Raise a CheckpointError that says why the files of `name` are not a checkpoint that can be loaded safely."""
-    if "config.json" not in files:
-        raise CheckpointError(
-            f"{name} has no config.json; a checkpoint is config.json, model.safetensors and tokenizer."
-        )
-    if "model.safetensors" in files:
-        return
-    unsafe = sorted(file for file in files if PurePosixPath(file).suffix in UNSAFE_WEIGHTS)
-    if "model.safetensors.index.json" in files:
-        reason = "its weights are split into several files; save them as one model.safetensors."
-    elif unsafe:
-        reason = f"{unsafe[0]} is refused, as loading it may run code; save the model as model.safetensors."
-    else:
-        reason = "save the model with save_pretrained(), which writes one."
-    raise CheckpointError(f"{name} has no model.safetensors: {reason}")
 
 
 def _download(name: str, revision: str, folder: Path, step: Step) -> None:

@@ -11,17 +11,19 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from pgb_core import hub
 from pgb_core.errors import CheckpointError
 from pgb_core.settings import get_settings
 
 Shape = tuple[int, ...]
 
+NEEDED = ("config.json", "model.safetensors")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+UNSAFE_WEIGHTS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
 PRUNED_MANIFEST = "pgb.json"
 PRUNED_TYPE = "pgb_bert"
 """`model_type` in a pruned config.json: transformers then refuses the folder instead of re-initializing its tensors."""
@@ -51,6 +53,7 @@ class CheckpointInfo:
     intermediate: int
     vocabulary: int
     max_positions: int
+    token_types: int
     labels: tuple[str, ...]
     parameters: int
     encoder_weights: int
@@ -79,8 +82,7 @@ def describe(path: Path) -> CheckpointInfo:
             f"{path.name} has {parameters:,} parameters, more than the limit of {limit:,}; "
             "choose a smaller one or raise PGB_MAX_PARAMETERS."
         )
-    if not pruned:
-        _check_shapes(path.name, config, floats)
+    _check_shapes(path.name, config, floats, pruned)
     encoder = sum(math.prod(s) for name, s in floats.items() if _in_encoder(name) and len(s) > 1)
     weights = [types[name] for name in floats if _in_encoder(name)] or ["F32"]
     return CheckpointInfo(
@@ -91,6 +93,7 @@ def describe(path: Path) -> CheckpointInfo:
         intermediate=config["intermediate_size"],
         vocabulary=config["vocab_size"],
         max_positions=config["max_position_embeddings"],
+        token_types=config["type_vocab_size"],
         labels=tuple(config["id2label"].values()),
         parameters=parameters,
         encoder_weights=encoder,
@@ -111,19 +114,37 @@ def _check_files(path: Path) -> None:
         raise CheckpointError(
             f"{path} is not a folder; a checkpoint is a folder with config.json and model.safetensors."
         )
-    hub.refuse_missing(path.name, {file.name for file in path.iterdir()})
+    refuse_missing(path.name, {file.name for file in path.iterdir()})
     if (path / "adapter_config.json").exists():
         raise CheckpointError(
             f"{path.name} is an adapter, not a whole model; merge it into its base model and save that."
         )
-    for name in (*hub.NEEDED, *hub.TOKENIZER_FILES, PRUNED_MANIFEST):
+    for name in (*NEEDED, *TOKENIZER_FILES, PRUNED_MANIFEST):
         file = path / name
         if file.is_symlink() and not file.resolve().is_relative_to(path.resolve()):
             raise CheckpointError(
                 f"{name} in {path.name} is a link to outside of the folder; put the file itself there."
             )
-        if (file.exists() or name in hub.NEEDED) and not file.is_file():
+        if (file.exists() or name in NEEDED) and not file.is_file():
             raise CheckpointError(f"{name} in {path.name} is not a regular file; put the file itself there.")
+
+
+def refuse_missing(name: str, files: set[str]) -> None:
+    """Raise a CheckpointError that says why the files of `name` are not a checkpoint that can be loaded safely."""
+    if "config.json" not in files:
+        raise CheckpointError(
+            f"{name} has no config.json; a checkpoint is config.json, model.safetensors and tokenizer."
+        )
+    if "model.safetensors" in files:
+        return
+    unsafe = sorted(file for file in files if PurePosixPath(file).suffix in UNSAFE_WEIGHTS)
+    if "model.safetensors.index.json" in files:
+        reason = "its weights are split into several files; save them as one model.safetensors."
+    elif unsafe:
+        reason = f"{unsafe[0]} is refused, as loading it may run code; save the model as model.safetensors."
+    else:
+        reason = "save the model with save_pretrained(), which writes one."
+    raise CheckpointError(f"{name} has no model.safetensors: {reason}")
 
 
 def _read_json(file: Path) -> Any:
@@ -196,7 +217,11 @@ def _labels(where: str, raw: Mapping[str, Any]) -> dict[int, str]:
     if names is None:
         return {0: "LABEL_0", 1: "LABEL_1"}
     if not isinstance(names, dict) or not 1 <= len(names) <= 1000:
-        raise CheckpointError(f"{where}: id2label is not a table of 1 to 1000 label names.")
+        raise CheckpointError(f"{where}: id2label is not a table of 2 to 1000 label names.")
+    if len(names) == 1:
+        raise CheckpointError(
+            f"{where}: id2label has one label; regression heads are not supported yet, only classifiers."
+        )
     labels = {int(key): str(value) for key, value in names.items() if re.fullmatch(r"[0-9]{1,4}", key)}
     if sorted(labels) != list(range(len(names))):
         raise CheckpointError(f"{where}: the keys of id2label are not 0 to {len(names) - 1}.")
@@ -221,8 +246,11 @@ def _modern(name: str) -> str:
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def _encoder_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
-    """Name and shape of every tensor of the bare encoder (no pooler, no head), without the `bert.` prefix."""
+def _encoder_shapes(config: Mapping[str, Any], pruned: bool) -> dict[str, Shape]:
+    """Name and shape of every tensor of the bare encoder (no pooler, no head), without the `bert.` prefix.
+
+    The linear layers of a pruned one are left out: they have the names and sizes that its manifest gives them.
+    """
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     shapes: dict[str, Shape] = {
         "embeddings.word_embeddings.weight": (config["vocab_size"], hidden),
@@ -238,7 +266,7 @@ def _encoder_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
     }
     for layer in range(config["num_hidden_layers"]):
         prefix = f"encoder.layer.{layer}"
-        for name, shape in linears.items():
+        for name, shape in ({} if pruned else linears).items():
             shapes[f"{prefix}.{name}.weight"] = shape
             shapes[f"{prefix}.{name}.bias"] = shape[:1]
         for name in ("attention.output.LayerNorm", "output.LayerNorm"):
@@ -246,13 +274,21 @@ def _encoder_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
     return shapes
 
 
-def _check_shapes(folder: str, config: Mapping[str, Any], found: Mapping[str, Shape]) -> None:
-    """Every tensor of the encoder is there with the shape that the config gives it, and the head fits the labels."""
+def _check_shapes(folder: str, config: Mapping[str, Any], found: Mapping[str, Shape], pruned: bool) -> None:
+    """Every tensor of the encoder is there with the shape that the config gives it, and the head fits the labels.
+
+    A dense one may come without a head, which is for loading to judge; a pruned one has always been a classifier.
+    """
     prefix = "bert." if "bert.embeddings.word_embeddings.weight" in found else ""
-    expected = {prefix + name: shape for name, shape in _encoder_shapes(config).items()}
-    if "classifier.weight" in found:
-        expected["classifier.weight"] = (len(config["id2label"]), config["hidden_size"])
-        expected["classifier.bias"] = expected["classifier.weight"][:1]
+    expected = {prefix + name: shape for name, shape in _encoder_shapes(config, pruned).items()}
+    hidden, labels = config["hidden_size"], len(config["id2label"])
+    head: dict[str, Shape] = {
+        prefix + "pooler.dense.weight": (hidden, hidden),
+        prefix + "pooler.dense.bias": (hidden,),
+        "classifier.weight": (labels, hidden),
+        "classifier.bias": (labels,),
+    }
+    expected |= {name: shape for name, shape in head.items() if pruned or name in found}
     for name, shape in expected.items():
         if name not in found:
             raise CheckpointError(f"{folder}: tensor {name} is missing or not of a float type; save the model again.")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgb_core.batching import Example, batches, encode, stratified_positions
-from pgb_core.checkpoints import load_tokenizer
+from pgb_core.checkpoints import load_model, load_tokenizer
 from pgb_core.errors import JobCancelled, TaskError
+from pgb_core.evaluation import predict
+from tests.test_inspection import edit_config, edit_tensors
 
 EXAMPLES = st.lists(
     st.builds(
@@ -34,6 +37,18 @@ def test_encode_puts_pairs_in_one_sequence_with_two_types(tiny_checkpoint: Path)
     assert first.token_type_ids == (0, 0, 0, 0, 1, 1)
     assert (first.label, second.label) == (1, 0)
     assert len(second.input_ids) == 6
+
+
+def test_encode_gives_pairs_no_types_where_the_model_knows_one_type(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+    edit_config(folder, type_vocab_size=1)
+    name = "bert.embeddings.token_type_embeddings.weight"
+    edit_tensors(folder, lambda tensors: tensors.update({name: tensors[name][:1]}))
+    data = Dataset.from_dict({"text": ["the happy"], "text_pair": ["win"], "label": [1]})
+    (example,) = encode(data, load_tokenizer(folder), 16)
+    assert len(example.input_ids) == 6
+    assert set(example.token_type_ids) == {0}
+    assert predict(load_model(folder), [example]).shape == (1,)
 
 
 def test_encode_cuts_to_the_length_and_keeps_the_last_separator(tiny_checkpoint: Path) -> None:

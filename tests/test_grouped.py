@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_the_loaded_model_can_be_trained_and_saved_dtype_is_kept(saved: tuple[nn
 def test_loading_is_strict(saved: tuple[nn.Module, Path], damage: str) -> None:
     file = saved[1] / "model.safetensors"
     tensors = load_file(file)
-    name = "classifier.weight"
+    name = "bert.encoder.layer.0.output.dense.bias"
     if damage == "missing":
         del tensors[name]
     elif damage == "unexpected":
@@ -154,6 +155,33 @@ def test_loading_is_strict(saved: tuple[nn.Module, Path], damage: str) -> None:
     save_file(tensors, file)
     with pytest.raises(CheckpointError, match="does not fit its manifest"):
         load_pruned(saved[1])
+
+
+@pytest.mark.parametrize(
+    ("ending", "position", "value", "reason"),
+    [
+        (".weights.0", (0, 0), float("nan"), "NaN or infinite"),
+        ("word_embeddings.weight", (3, 1), float("inf"), "NaN or infinite"),
+        (".gather", 0, 32, "indices that do not fit"),
+        (".gather", 0, -1, "indices that do not fit"),
+        (".scatter", 0, 32, "indices that do not fit"),
+        (".scatter", slice(2), 5, "indices that do not fit"),  # one output twice, another never
+    ],
+)
+def test_weights_and_indices_that_mean_nothing_are_refused(
+    network: Network, tmp_path: Path, ending: str, position: Any, value: float, reason: str
+) -> None:
+    layouts = some_layouts(network, 0)
+    modules = [cut(sub, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
+    pairs = [(sub.layer, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
+    save_pruned(install(network.model, network.sublayers, modules), pairs, tmp_path)
+    assert load_pruned(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in tensors if name.endswith(ending))
+    tensors[name][position] = value
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=reason):
+        load_pruned(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from huggingface_hub import constants
 from pgb_core import hub
 from pgb_core.checkpoints import load_model, resolve
 from pgb_core.errors import CheckpointError
+from pgb_core.inspection import NEEDED, TOKENIZER_FILES
 from pgb_core.settings import get_settings
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -107,7 +108,7 @@ def test_a_model_is_fetched_pinned_and_loads(fake_hub: FakeHub, tiny_checkpoint:
     assert (found.source, found.revision) == ("hub", REVISION)
     weights = (tiny_checkpoint / "model.safetensors").read_bytes()
     assert found.fingerprint == hashlib.sha256(weights).hexdigest()
-    assert {file.name for file in found.path.iterdir()} <= {*hub.NEEDED, *hub.TOKENIZER_FILES}
+    assert {file.name for file in found.path.iterdir()} <= {*NEEDED, *TOKENIZER_FILES}
     assert not any(file.is_symlink() for file in found.path.iterdir())
     assert not [path for path in fake_hub.asked if path.endswith((".bin", ".py", ".md"))]
     assert load_model(found.path).config.num_labels == 2

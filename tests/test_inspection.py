@@ -95,6 +95,7 @@ def test_describing_needs_no_torch(tiny_checkpoint: Path) -> None:
         ({"problem_type": ["x" * 1000]}, "single-label"),
         ({"id2label": {"0": "a", "2": "b"}}, "id2label are not 0 to 1"),
         ({"id2label": ["a", "b"]}, "id2label is not a table"),
+        ({"id2label": {"0": "similarity"}}, "regression heads are not supported yet"),
         ({"id2label": {"0": "a", "1": "b", "2": "c"}}, "classifier.weight is (2, 32), but config.json says (3, 32)"),
         ({"num_hidden_layers": 3}, "encoder.layer.2.attention.self.query.weight is missing"),
         ({"num_hidden_layers": 1}, "it has 2 layers, but config.json says 1"),
@@ -204,6 +205,41 @@ def test_half_precision_and_unnamed_labels_are_told(folder: Path) -> None:
     info = describe(folder)
     assert info.dtype == "float16"
     assert info.labels == ("LABEL_0", "LABEL_1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vocab_size": 10**6}, "word_embeddings.weight is (40, 32), but config.json says (1000000, 32)"),
+        ({"max_position_embeddings": 129}, "position_embeddings.weight is (128, 32)"),
+        ({"type_vocab_size": 3}, "token_type_embeddings.weight is (2, 32)"),
+        ({"hidden_size": 64}, "word_embeddings.weight is (40, 32), but config.json says (40, 64)"),
+        ({"id2label": {"0": "a", "1": "b", "2": "c"}}, "classifier.weight is (2, 32)"),
+        ({"num_hidden_layers": 3}, "encoder.layer.2.attention.output.LayerNorm.weight is missing"),
+        ({"num_hidden_layers": 1}, "it has 2 layers"),
+    ],
+)
+def test_a_pruned_folder_is_as_large_as_its_config_says(folder: Path, changes: dict[str, Any], words: str) -> None:
+    (folder / "pgb.json").write_text("{}")
+    edit_config(folder, **changes)
+    refused(folder, words)
+
+
+@pytest.mark.parametrize("name", ["bert.pooler.dense.weight", "classifier.bias"])
+def test_a_pruned_folder_has_its_head(folder: Path, name: str) -> None:
+    (folder / "pgb.json").write_text("{}")
+    edit_tensors(folder, lambda tensors: tensors.pop(name))
+    refused(folder, f"{name} is missing")
+
+
+def test_a_pooler_of_another_size_is_refused(folder: Path) -> None:
+    edit_tensors(folder, lambda tensors: tensors.update({"bert.pooler.dense.bias": np.zeros(8, np.float32)}))
+    refused(folder, "pooler.dense.bias is (8,), but config.json says (32,)")
+
+
+def test_inspecting_needs_no_network_module() -> None:
+    code = "import sys, pgb_core.inspection; sys.exit('pgb_core.hub' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_pruned_folder_is_told_and_its_shapes_are_its_own(folder: Path) -> None:
