@@ -8,6 +8,7 @@ from pgb_core import store
 from pgb_core.errors import RunError
 from pgb_core.figures import network as figures
 from pgb_core.figures.network import Sublayer
+from pgb_core.layout import UNIT_NAMES
 from ui import charts, frame, runs, units, url, words
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     except RunError as error:
         st.error(str(error))
         return
-    network = figures.sublayers(run.result, list(tables.values()))
+    network = figures.sublayers(run.result)
     left, right = st.columns([5, 4], gap="medium")
     with right:
         place = chosen(network)
@@ -87,7 +88,7 @@ def detail(run_id: str, sublayer: Sublayer, table: dict[str, object]) -> None:
     with st.container(horizontal=True):
         st.metric("Density", units.percent(sublayer.density), help=words.DENSITY)
         st.metric("Kept importance", units.percent(sublayer.kept_importance), help=words.KEPT_IMPORTANCE)
-        unit = figures.UNIT_NAMES[sublayer.kind]
+        unit = UNIT_NAMES[sublayer.kind]
         st.metric(f"{unit.capitalize()} kept", f"{sublayer.kept_units} of {sublayer.units}", help=words.UNITS)
     st.write(figures.explain_choice(table))
     charts.chart(

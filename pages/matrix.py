@@ -94,7 +94,7 @@ def overviews(view: MatrixView, color: figures.Color) -> None:
     count = units.several(len(layout.row_groups), "group")
     if view.dense is None and color == "weight":
         st.info(
-            "The checkpoint is no longer where it was, so the weights before pruning cannot be shown; "
+            "The checkpoint is no longer where it was or has changed since, so its weights cannot be shown; "
             "color by importance to see all three."
         )
     if not layout.row_groups:

@@ -37,30 +37,44 @@ class Progress:
 ProgressCallback = Callable[[Progress], object]
 
 
-class Reporter:
-    """Turns the steps of consecutive stages into `Progress` of the whole run.
+PREPARATION = "loading"
+"""A stage that takes a second or, with a demo or a download to fetch, minutes: it says nothing about the others."""
 
-    `weights` gives each stage's expected share of the run's time, in any unit, in the order in which they run.
+
+class Reporter:
+    """Turns the steps of consecutive stages into `Progress` of the whole run, whose fraction never goes back.
+
+    `weights` gives each stage's expected share of the run's time, in any unit, in the order in which they run. The
+    time left is told from the stages after `PREPARATION` alone.
     """
 
     def __init__(self, callback: ProgressCallback, weights: Mapping[str, float]) -> None:
         self._callback = callback
         self._weights = dict(weights)
         self._total = sum(self._weights.values())
-        self._started = time.monotonic()
-        self._before = 0.0
+        self._fraction = 0.0
+        self._pace: tuple[float, float] | None = None
+        """When the first stage that tells the pace began, and the fraction that was done by then."""
 
     def stage(self, name: str) -> Step:
         """Begin stage `name`, ending every stage before it; returns the step function to hand to its code."""
         names = list(self._weights)
-        self._before = sum(self._weights[earlier] for earlier in names[: names.index(name)])
+        before = sum(self._weights[earlier] for earlier in names[: names.index(name)])
+        if self._pace is None and name != PREPARATION:
+            self._pace = time.monotonic(), before / self._total
 
         def step(done: int, total: int, message: str = "") -> None:
             stage_fraction = min(1.0, done / max(total, 1))
-            fraction = (self._before + self._weights[name] * stage_fraction) / self._total
-            elapsed = time.monotonic() - self._started
-            eta = elapsed * (1 - fraction) / fraction if fraction > 0.02 else None
-            self._callback(Progress(name, stage_fraction, fraction, message, eta))
+            reached = (before + self._weights[name] * stage_fraction) / self._total
+            self._fraction = max(self._fraction, reached)
+            self._callback(Progress(name, stage_fraction, self._fraction, message, self._time_left()))
 
         step(0, 1, "starting")
         return step
+
+    def _time_left(self) -> float | None:
+        if self._pace is None:
+            return None
+        started, before = self._pace
+        done = self._fraction - before
+        return (time.monotonic() - started) * (1 - self._fraction) / done if done > 0.02 else None

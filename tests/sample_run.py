@@ -5,6 +5,7 @@ Everything is written through `store`, in the shape that the pruner writes, so t
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def make_sample_run(
 ) -> Path:
     """Write a finished run below `runs_dir` and return its folder.
 
-    `checkpoint_dir` receives the dense weights unless they are there already; runs with one shape may share it.
+    `checkpoint_dir` receives the dense weights unless they are there already; they depend on the shape alone.
     """
     rng = np.random.default_rng(seed)
     path = _folder(runs_dir, run_id)
@@ -197,8 +198,7 @@ def _dense_weights(
                 # rows and columns of different scale, as in a real checkpoint
                 rows = rng.lognormal(0, 0.35, (matrix.rows, 1))
                 columns = rng.lognormal(0, 0.35, (1, matrix.columns))
-                contrast = 1.0 + 1.5 * matrix.mask()
-                values = 0.03 * rows * columns * contrast * rng.standard_normal((matrix.rows, matrix.columns))
+                values = 0.03 * rows * columns * rng.standard_normal((matrix.rows, matrix.columns))
                 weights[names[layer, layout.shape.kind, matrix.name]] = values.astype(np.float32)
         save_file(weights, file)
     return load_file(file)
@@ -236,6 +236,7 @@ def _label(groups: int, units: int, shape: SublayerShape) -> str:
 
 
 def _spec(checkpoint: str, task: str, sparsity: float, method: str, recovered: bool, source: Path) -> dict[str, Any]:
+    weights = source / "model.safetensors"
     return {
         "checkpoint": checkpoint,
         "task": task,
@@ -253,7 +254,7 @@ def _spec(checkpoint: str, task: str, sparsity: float, method: str, recovered: b
         "latency": True,
         "checkpoint_path": str(source),
         "checkpoint_source": "demo",
-        "fingerprint": f"{checkpoint:0<64}"[:64],
+        "fingerprint": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else "",
         "revision": None,
         "device_name": "cpu",
         "threads": 2,
@@ -354,6 +355,7 @@ def _sublayer(layer: int, layout: SublayerLayout) -> dict[str, Any]:
         "dropped": layout.dropped,
         "density": layout.density,
         "kept_importance": min(1.0, math.sqrt(layout.density) * 1.1),
+        "units": {"dense": layout.shape.units, "kept": layout.kept_units},
         "matrices": [
             {
                 "name": matrix.name,

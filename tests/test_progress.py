@@ -50,6 +50,31 @@ def test_the_remaining_time_is_told_when_it_can_be(clock: list[float]) -> None:
     assert seen[-1].eta_seconds == pytest.approx(0)
 
 
+def test_a_stage_that_counts_anew_does_not_take_the_run_back(clock: list[float]) -> None:
+    """While loading, the demo is prepared in steps of its own before those of the stage."""
+    seen: list[Progress] = []
+    step = Reporter(seen.append, {"loading": 1, "work": 3}).stage("loading")
+    for done, total in ((50, 100), (100, 100), (1, 3), (2, 3)):
+        step(done, total)
+    assert [progress.fraction for progress in seen] == pytest.approx([0, 0.125, 0.25, 0.25, 0.25])
+
+
+def test_the_remaining_time_leaves_out_how_long_loading_took(clock: list[float]) -> None:
+    seen: list[Progress] = []
+    reporter = Reporter(seen.append, {"loading": 5, "work": 45, "more": 50})
+    step = reporter.stage("loading")
+    clock[0] += 300
+    step(1, 1)
+    assert {progress.eta_seconds for progress in seen} == {None}
+    step = reporter.stage("work")
+    clock[0] += 9
+    step(1, 5)  # 9 of the 95 that are not loading
+    assert seen[-1].eta_seconds == pytest.approx(86)
+    clock[0] += 36
+    reporter.stage("more")
+    assert seen[-1].eta_seconds == pytest.approx(50)
+
+
 def test_steps_without_pieces_or_past_the_end_stay_in_range(clock: list[float]) -> None:
     seen: list[Progress] = []
     step = Reporter(seen.append, {"only": 1}).stage("only")

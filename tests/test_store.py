@@ -263,9 +263,18 @@ def test_without_its_checkpoint_a_matrix_has_no_dense_weights(run_dir: Path) -> 
     assert store.read_matrix(moved, 0, "attention", "query").dense is None
 
 
+def test_weights_that_were_replaced_since_the_run_are_not_shown_as_before(run_dir: Path) -> None:
+    run = store.read_run(run_dir)
+    assert store.read_matrix(run, 0, "attention", "query").dense is not None
+    file = run_dir / "dense" / "model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file)
+    os.utime(file, (1, 1))  # two writes can fall into one tick of the clock
+    assert store.read_matrix(run, 0, "attention", "query").dense is None
+
+
 @pytest.mark.parametrize("place", [(9, "attention", "query"), (0, "pooler", "query"), (0, "attention", "intermediate")])
 def test_a_matrix_that_a_run_lacks_is_one_line(run_dir: Path, place: tuple[int, str, str]) -> None:
-    with pytest.raises(RunError, match="has no matrix"):
+    with pytest.raises(RunError, match=f"has no matrix .* of layer {place[0] + 1}"):
         store.read_matrix(store.read_run(run_dir), *place)
 
 

@@ -49,7 +49,6 @@ PARAMETERS = "All numbers in the model, embeddings included: these are not prune
 ENCODER = "Weights of the encoder's linear layers: what sparsity counts."
 FLOPS = "Computation for one text of the given length: multiply-adds times two, linear layers and attention."
 BYTES = "Size of model.safetensors on disk."
-LATENCY = "Median measured time of one batch, on the machine and with the settings given below."
 SPEEDUP = "Measured time before divided by time after. Ideal: what the FLOPs alone would give."
 LOSS = "Error at the sublayer's output after the refit, weighted by how sensitive the model is to it."
 NETWORK = (

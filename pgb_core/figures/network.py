@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from pgb_core.figures.style import BADGE, DENSE, DENSITY, OUTLINE, frame
+from pgb_core.layout import UNIT_NAMES, Kind
 
 KIND_TITLES = {"attention": "attention", "feed_forward": "feed-forward"}
 _FAMILIES = {
@@ -17,7 +18,6 @@ _FAMILIES = {
     "groups": ("circle", "#2f7ab5"),
 }
 """Symbol and color of each kind of option."""
-UNIT_NAMES = {"attention": "heads", "feed_forward": "neurons"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Sublayer:
     """What is left of one sublayer; `group_units` are the heads or neurons of each group, `units` those it had."""
 
     layer: int
-    kind: str
+    kind: Kind
     units: int
     group_units: tuple[int, ...]
     density: float
@@ -56,13 +56,12 @@ class Sublayer:
         return f"{groups}, {self.kept_units} of {self.units} {UNIT_NAMES[self.kind]}"
 
 
-def sublayers(result: Mapping[str, Any], options: Sequence[Mapping[str, Any]]) -> tuple[Sublayer, ...]:
-    """The sublayers of a run from its result and its option tables, in the order of the forward pass."""
-    totals = {(table["layer"], table["kind"]): max(option["units"] for option in table["options"]) for table in options}
+def sublayers(result: Mapping[str, Any]) -> tuple[Sublayer, ...]:
+    """The sublayers of a run from its result, in the order of the forward pass."""
     found = []
     for entry in result["sublayers"]:
         matrix = entry["matrices"][0]
-        units = totals[entry["layer"], entry["kind"]]
+        units = entry["units"]["dense"]
         width = matrix["rows"] // units
         found.append(
             Sublayer(
@@ -211,8 +210,14 @@ def _family(option: Mapping[str, Any]) -> str:
     return "dropped" if option["groups"] == 0 else "groups" if option["groups"] > 1 else "one rectangle or untouched"
 
 
+_WHOLE = "All sublayers are chosen together: no combination that meets the target has a lower total loss."
+
+
 def explain_choice(table: Mapping[str, Any]) -> str:
-    """Why this option: what the next larger one would have cost and saved, in one or two sentences."""
+    """Why this option: what keeping more, or else less, here would have changed; and that the budget is a whole.
+
+    What is said holds whatever the other sublayers chose: also where nothing had to be removed.
+    """
     options = sorted(table["options"], key=lambda option: option["cost"])
     chosen = table["options"][table["chosen"]]
     larger = [o for o in options if o["cost"] > chosen["cost"] and o["loss"] < chosen["loss"]]
@@ -223,15 +228,15 @@ def explain_choice(table: Mapping[str, Any]) -> str:
         extra, gain = best["cost"] - chosen["cost"], chosen["loss"] - best["loss"]
         return (
             f"{taken} The best way to keep more here, {best['label']}, would lower the loss by {gain:.3g} for "
-            f"{extra:,} more weights, {gain / extra * 1e5:.2g} per 100,000; within the target these weights saved more "
-            "loss in other sublayers."
+            f"{extra:,} more weights, {gain / extra * 1e5:.2g} per 100,000. {_WHOLE}"
         )
     if smaller:
         least = min(smaller, key=lambda o: (o["loss"] - chosen["loss"]) / (chosen["cost"] - o["cost"]))
         rise, saved = least["loss"] - chosen["loss"], chosen["cost"] - least["cost"]
+        change = f"raise the loss by {rise:.3g}" if rise > 0 else f"lower the loss by {-rise:.3g}"
         return (
-            f"{taken} The cheapest way to keep less here, {least['label']}, would raise the loss by {rise:.3g} for "
-            f"{saved:,} weights saved; these weights could be saved at a lower price in other sublayers."
+            f"{taken} The cheapest way to keep less here, {least['label']}, would {change} and save {saved:,} weights. "
+            f"{_WHOLE}"
         )
     return f"{taken} There was no other option."
 

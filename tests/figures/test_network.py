@@ -1,9 +1,11 @@
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pgb_core import store
+from pgb_core.budget import choose
 from pgb_core.figures import network
 from tests.sample_run import MINILM, make_sample_run
 
@@ -15,7 +17,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> store.Run:
 
 def test_sublayers_agree_with_the_stored_layouts(run: store.Run) -> None:
     assert run.result is not None
-    found = network.sublayers(run.result, store.read_options(run))
+    found = network.sublayers(run.result)
     layouts = store.read_layouts(run)
     assert len(found) == 12
     assert {s.dropped for s in found} == {True, False}
@@ -28,7 +30,7 @@ def test_sublayers_agree_with_the_stored_layouts(run: store.Run) -> None:
 
 def test_picture_draws_each_group_as_long_as_its_share_and_fits_the_budget(run: store.Run) -> None:
     assert run.result is not None
-    sublayers = network.sublayers(run.result, store.read_options(run))
+    sublayers = network.sublayers(run.result)
     figure = network.picture(sublayers, selected=2)
     groups = figure.data[1]
     for place, s in enumerate(sublayers):
@@ -63,7 +65,30 @@ def test_why_something_was_dropped_names_the_best_alternative_and_its_price() ->
 def test_why_everything_was_kept_names_the_cheapest_saving() -> None:
     text = network.explain_choice({"chosen": 2, "options": TABLE})
     assert "4 groups" in text
-    assert "75 weights" in text
+    assert "raise the loss by 0.4 and save 75 weights" in text
+
+
+def test_keeping_less_at_a_lower_measured_loss_is_not_called_a_rise() -> None:
+    """Losses are measured: a smaller option can come out ahead, and the target still not need its saving."""
+    text = network.explain_choice({"chosen": 1, "options": [option("smaller", 20, 0.3), option("larger", 25, 0.4)]})
+    assert "lower the loss by 0.1" in text
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.5, 0.95])
+def test_what_is_said_of_a_choice_is_true_of_the_budget(sparsity: float) -> None:
+    """No sentence about other sublayers' prices: with room below the target, or with no target, there is none."""
+    tables = [[option(o["label"], o["cost"], scale * o["loss"]) for o in TABLE] for scale in (1.0, 5.0, 1.0)]
+    costs, losses = [[o["cost"] for o in t] for t in tables], [[o["loss"] for o in t] for t in tables]
+    budget = round(300 * (1 - sparsity))
+    picks = choose(costs, losses, budget, slack=budget)
+    total = sum(t[p]["loss"] for t, p in zip(tables, picks, strict=True))
+    for choice in product(*tables):
+        if sum(o["cost"] for o in choice) <= budget:
+            assert sum(o["loss"] for o in choice) >= total - 1e-9
+    for table, pick in zip(tables, picks, strict=True):
+        text = network.explain_choice({"chosen": pick, "options": table})
+        assert "no combination that meets the target has a lower total loss" in text
+        assert "other sublayers" not in text
 
 
 def test_an_only_option_is_explained() -> None:

@@ -1,6 +1,10 @@
+import hashlib
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as torch_file
 
 from pgb_core import store
 from pgb_core.settings import get_settings
@@ -106,3 +110,19 @@ def test_without_the_dense_checkpoint_what_is_left_is_shown(run: Path) -> None:
     assert len(charts(app)) == 2  # the pruned stage, pooled and exact
     app = visit("matrix", color="importance")
     assert len(charts(app)) == 4
+
+
+def test_a_checkpoint_that_was_replaced_is_not_shown_as_before(run: Path) -> None:
+    file = run / "dense" / "model.safetensors"
+    save_file({name: 2 * tensor for name, tensor in load_file(file).items()}, file)
+    app = visit("matrix")
+    assert "has changed since" in app.info[0].value
+    assert len(charts(app)) == 2
+
+
+def test_a_checkpoint_in_bfloat16_is_drawn(run: Path) -> None:
+    file = run / "dense" / "model.safetensors"
+    torch_file({name: torch.from_numpy(tensor).bfloat16() for name, tensor in load_file(file).items()}, file)
+    spec = store.read_json(run / "spec.json")
+    store.write_json(run / "spec.json", {**spec, "fingerprint": hashlib.sha256(file.read_bytes()).hexdigest()})
+    assert len(charts(visit("matrix"))) == 4
