@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from pgb_core import hub
-from pgb_core.errors import CheckpointError
+from pgb_core.errors import CheckpointError, raise_if_cancelled
 from pgb_core.inspection import CheckpointInfo, describe, read_config
 from pgb_core.progress import Step, silent
 from pgb_core.settings import Settings, get_settings
@@ -184,6 +184,7 @@ def load_tokenizer(path: Path) -> BertTokenizer:
     try:
         tokenizer = BertTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds, down to bare Exception from Rust
+        raise_if_cancelled(error)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"the tokenizer of {path.name} cannot be read ({reason:.200}).") from error
     if len(tokenizer) > info.vocabulary:

@@ -41,6 +41,15 @@ def reason(error: BaseException) -> str:
     return explain(error) or f"An unexpected error ended the run ({type(error).__name__}); see its log."
 
 
+def raise_if_cancelled(error: BaseException) -> None:
+    """Raise the JobCancelled that `error` is or came of: some libraries catch all that is raised within them."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, JobCancelled):
+            raise link
+        link = link.__cause__ or link.__context__
+
+
 def explain(error: BaseException) -> str | None:
     """The one line that tells a user about `error`; None for an error that no user can cause (a fault of ours).
 

@@ -5,7 +5,10 @@ Importing this module imports neither torch nor datasets nor pandas.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgb_core import demo, hub
-from pgb_core.errors import TaskError
+from pgb_core.errors import TaskError, raise_if_cancelled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 GLUE = "nyu-mll/glue"
 """Dataset on the Hub, or a folder with the same layout."""
 HELD_OUT = 0.2
+LEAST_TRAINING_ROWS = 8
+"""Calibration sets some of them apart to price the options on, and both parts need more than a few."""
 SPLIT_SEED = 0
 """Seed of the split of offline tasks: fixed, as their demo checkpoint was trained on the other four fifths."""
 _BOOTSTRAP = 200
@@ -132,6 +137,11 @@ def load_task(
         train, evaluation = _split(table, SPLIT_SEED, name)
     else:
         train, evaluation = (_load_glue(task, split, id2label) for split in ("train", "validation"))
+    if len(train) < LEAST_TRAINING_ROWS:
+        raise TaskError(
+            f"task {name} leaves {len(train)} rows to train on, but pruning needs at least {LEAST_TRAINING_ROWS}; "
+            "give a longer training file."
+        )
     names = tuple(id2label[index] for index in sorted(id2label))
     return TaskData(
         task,
@@ -181,13 +191,24 @@ def _split(table: pd.DataFrame, seed: int, what: str) -> tuple[pd.DataFrame, pd.
     return table[~held_out], table[held_out]
 
 
-def _key(name: object) -> str:
-    """Label names are compared without case and separators: `Not_Entailment` is `not entailment`."""
-    return "".join(character for character in str(name).casefold() if character.isalnum()) or str(name)
+_SPELLINGS: tuple[Callable[[str], str], ...] = (
+    str.strip,
+    lambda name: name.strip().casefold(),
+    # one separator inside the name is like another, but a sign is none: `-1` is not `1`, `C#` is not `C`
+    lambda name: re.sub(r"(?<=\w)(\s+|[_-])(?=\w)", " ", name.strip().casefold()),
+)
+"""Ways to compare label names, from strict to loose: `Not_Entailment` is `not entailment` by the last."""
 
 
-def _ids_by_name(id2label: Mapping[int, str]) -> dict[str, int]:
-    return {_key(name): index for index, name in id2label.items()}
+def _ids_by_name(id2label: Mapping[int, str], values: Iterable[str]) -> dict[str, int]:
+    """Checkpoint id of each of `values` that is, by the strictest way possible, the name of exactly one label."""
+    found: dict[str, int] = {}
+    for spelled in _SPELLINGS:
+        names = [spelled(name) for name in id2label.values()]
+        counts = Counter(names)
+        ids = {name: index for name, index in zip(names, id2label, strict=True) if counts[name] == 1}
+        found = {value: ids[spelled(value)] for value in set(values) if spelled(value) in ids} | found
+    return found
 
 
 def _match_names(task: Task, id2label: Mapping[int, str], values: Sequence[str]) -> list[int]:
@@ -196,16 +217,15 @@ def _match_names(task: Task, id2label: Mapping[int, str], values: Sequence[str])
     A checkpoint with nameless labels (LABEL_0, ...) and the right number of them is taken to use the task's own order.
     """
     labels = task.labels or ()
-    ids = _ids_by_name(id2label)
-    if len(ids) == len(labels) and ids == {_key(f"LABEL_{index}"): index for index in range(len(labels))}:
-        ids = {_key(label): index for index, label in enumerate(labels)}
-    unknown = [label for label in labels if _key(label) not in ids]
+    nameless = {index: f"LABEL_{index}" for index in range(len(labels))}
+    ids = _ids_by_name(dict(enumerate(labels)) if dict(id2label) == nameless else id2label, labels)
+    unknown = [label for label in labels if label not in ids]
     if unknown:
         raise TaskError(
             f"the checkpoint's labels ({_listed(id2label.values())}) do not include {unknown[0]!r} of task "
             f"{task.name}; choose a checkpoint that was fine-tuned on this task."
         )
-    return [ids[_key(value)] for value in values]
+    return [ids[value] for value in values]
 
 
 def _listed(names: Iterable[object], most: int = 8) -> str:
@@ -223,6 +243,7 @@ def _load_glue(task: Task, split: str, id2label: Mapping[int, str]) -> pd.DataFr
         with nullcontext() if Path(GLUE).is_dir() else hub.offline_unless_reachable(GLUE):
             source = datasets.load_dataset(GLUE, task.name, split=split)
     except Exception as error:  # the library lets errors of its HTTP client, of files and of parsers through
+        raise_if_cancelled(error)
         raise TaskError(
             f"task {task.name} cannot be loaded from the Hub ({type(error).__name__}); check the network, or use a "
             "task that works offline: bbc-news or csv."
@@ -266,11 +287,20 @@ def _read_table(file: Path, id2label: Mapping[int, str]) -> pd.DataFrame:
         elif file.suffix.lower() in (".csv", ".tsv"):
             # Everything as text: a label 1 must not become 1.0, nor a text "NA" a missing value.
             separator = "\t" if file.suffix.lower() == ".tsv" else ","
-            table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            with warnings.catch_warnings():
+                # A first row longer than the header only makes pandas warn; longer ones below are errors anyway.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                table = pd.read_csv(
+                    file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+                )
         else:
             raise TaskError(f"{file.name} is neither .csv, .tsv nor .parquet; save it as one of them.")
     except UnicodeDecodeError as error:
         raise TaskError(f"{file.name} is not UTF-8 text; save it as UTF-8.") from error
+    except pd.errors.ParserWarning as error:
+        raise TaskError(
+            f"row 1 of {file.name} has more cells than the header; put texts that hold a separator in quotes."
+        ) from error
     except (ValueError, OSError) as error:  # of pandas' parsers and of pyarrow
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TaskError(f"{file.name} cannot be read as a table ({reason:.150}); check its format.") from error
@@ -312,15 +342,14 @@ def _label_text(value: object) -> str:
 
 def _match_values(name: str, id2label: Mapping[int, str], values: Sequence[str]) -> list[int]:
     """Checkpoint ids for a file's labels: all of them names, or all of them ids."""
-    by_name = _ids_by_name(id2label)
+    by_name = _ids_by_name(id2label, values)
     by_id = {str(index): index for index in id2label}
-    if all(_key(value) in by_name for value in values):
-        return [by_name[_key(value)] for value in values]
-    if all(value in by_id for value in values):
-        return [by_id[value] for value in values]
+    for ids in (by_name, by_id):
+        if all(value in ids for value in values):
+            return [ids[value] for value in values]
     # Not all are names, so there is a first that is none; if that is an id, other rows mix names with ids.
-    row, value = next((row, value) for row, value in enumerate(values, 1) if _key(value) not in by_name)
+    row, value = next((row, value) for row, value in enumerate(values, 1) if value not in by_name)
     raise TaskError(
-        f"row {row} of {name} has the label {value!r:.60}, which is not one of the checkpoint's labels: "
+        f"row {row} of {name} has the label {value!r:.60}, which names none, or several, of the checkpoint's labels: "
         f"{_listed(id2label.values())} or, for all rows, 0 to {len(id2label) - 1}."
     )

@@ -13,10 +13,11 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BertTokenizer
 
 from pgb_core import checkpoints
 from pgb_core.checkpoints import list_checkpoints, load_model, load_tokenizer, resolve
-from pgb_core.errors import CheckpointError
+from pgb_core.errors import CheckpointError, JobCancelled
 from pgb_core.settings import get_settings
 from tests.test_inspection import edit_config
 
@@ -137,6 +138,17 @@ def test_a_tokenizer_that_is_missing_damaged_or_foreign_is_refused(folder: Path)
     file.unlink()
     with pytest.raises(CheckpointError, match="neither"):
         load_tokenizer(folder)
+
+
+def test_a_cancel_while_the_tokenizer_is_read_is_a_cancel(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cancelled(*arguments: Any, **options: Any) -> None:
+        raise JobCancelled("The run was cancelled.")
+
+    monkeypatch.setattr(BertTokenizer, "from_pretrained", cancelled)
+    with pytest.raises(JobCancelled):
+        load_tokenizer(tiny_checkpoint)
 
 
 def test_a_path_resolves_to_its_folder_and_fingerprint(folder: Path) -> None:

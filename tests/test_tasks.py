@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgb_core import demo, tasks
-from pgb_core.errors import TaskError
+from pgb_core.errors import JobCancelled, TaskError
 from pgb_core.tasks import TASKS, compute_score, load_task, standard_error
 from tests.tiny import make_tiny_csv
 
@@ -27,8 +27,8 @@ QNLI = {0: "entailment", 1: "not_entailment"}
 def glue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder laid out like nyu-mll/glue, with a few rows of the same schema, read by the real `datasets`."""
     columns: dict[str, dict[str, Any]] = {
-        "sst2": {"sentence": ["dull", "a joy", "fine"], "label": [0, 1, 1], "idx": [0, 1, 2]},
-        "qnli": {"question": ["Who?", "Why?"], "sentence": ["I.", "No."], "label": [0, 1], "idx": [0, 1]},
+        "sst2": {"sentence": ["dull", "a joy", "fine"] * 3, "label": [0, 1, 1] * 3, "idx": list(range(9))},
+        "qnli": {"question": ["Who?", "Why?"] * 4, "sentence": ["I.", "No."] * 4, "label": [0, 1] * 4, "idx": [0] * 8},
     }
     folder = tmp_path / "glue"
     configs = []
@@ -107,6 +107,11 @@ def test_an_evaluation_file_is_taken_whole(tiny_csv: Path, tmp_path: Path) -> No
         (["0", "1"], {0: "1", 1: "0"}, [1, 0]),  # names go before ids
         (["Not-Entailment", "entailment"], QNLI, [1, 0]),
         (["+", "-"], {0: "-", 1: "+"}, [1, 0]),
+        (["-1", "0", "1"], {0: "-1", 1: "0", 2: "1"}, [0, 1, 2]),
+        (["C", "C++", "C#"], {0: "C#", 1: "C", 2: "C++"}, [1, 2, 0]),
+        (["us", "US", "Us "], {0: "US", 1: "us", 2: "Us"}, [1, 0, 2]),  # as they are, where case tells them apart
+        (["a b", "A_B"], {0: "a_b", 1: "a b"}, [1, 0]),  # and where separators do
+        (["0", "1"], {0: "x", 1: "x"}, [0, 1]),
         ([2, 0], {0: "a", 1: "b", 2: "c"}, [2, 0]),
     ],
 )
@@ -114,17 +119,33 @@ def test_an_evaluation_file_is_taken_whole(tiny_csv: Path, tmp_path: Path) -> No
 def test_labels_are_names_or_ids(
     tmp_path: Path, labels: list[Any], id2label: dict[int, str], expected: list[int], suffix: str
 ) -> None:
-    file = table(tmp_path, {"text": ["one", "two"], "label": labels}, f"data.{suffix}")
+    file = table(tmp_path, {"text": ["words"] * 8 * len(labels), "label": labels * 8}, f"data.{suffix}")
     data = load_task("csv", id2label=id2label, train_file=file, eval_file=file)
-    assert data.train["label"][:] == expected
+    assert data.train["label"][:] == expected * 8
+
+
+@pytest.mark.parametrize(
+    ("label", "id2label"),
+    [
+        ("c", {0: "C++", 1: "Java"}),
+        ("-1", {0: "0", 1: "1"}),
+        ("Us", {0: "US", 1: "us"}),
+        ("a-b", {0: "a_b", 1: "a b"}),
+        ("x", {0: "x", 1: "x "}),
+    ],
+)
+def test_a_label_that_names_none_or_several_is_refused(tmp_path: Path, label: str, id2label: dict[int, str]) -> None:
+    file = table(tmp_path, {"text": ["words"] * 9, "label": [id2label[1]] * 8 + [label]})
+    refused("names none, or several, of the checkpoint's labels", id2label=id2label, train_file=file)
 
 
 def test_pairs_tabs_byte_order_marks_and_other_columns_are_read(tmp_path: Path) -> None:
     file = tmp_path / "data.tsv"
-    file.write_text("\ufeffid\ttext\ttext_pair \tlabel\n7\tNA\tnull\t1\n8\té, è\tb\t0\n", encoding="utf-8")
+    rows = "7\tNA\tnull\t1\n8\té, è\tb\t0\n" * 4
+    file.write_text(f"\ufeffid\ttext\ttext_pair \tlabel\n{rows}", encoding="utf-8")
     data = load_task("csv", id2label=NAMES, train_file=file, eval_file=file)
     assert data.train.column_names == ["text", "text_pair", "label"]
-    assert data.train[:] == {"text": ["NA", "é, è"], "text_pair": ["null", "b"], "label": [1, 0]}
+    assert data.train[:2] == {"text": ["NA", "é, è"], "text_pair": ["null", "b"], "label": [1, 0]}
 
 
 @pytest.mark.parametrize(
@@ -138,6 +159,7 @@ def test_pairs_tabs_byte_order_marks_and_other_columns_are_read(tmp_path: Path) 
         ({"text": ["a", " "], "label": ["positive", "positive"]}, "row 2 of data.csv has no text"),
         ({"text": [], "label": []}, "has no rows"),
         ({"text": ["a", "b"], "label": ["positive", "negative"]}, "too few rows to hold a fifth out"),
+        ({"text": ["a"] * 9, "label": ["positive"] * 9}, "task csv leaves 7 rows to train on"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, rows: dict[str, list[Any]], words: str) -> None:
@@ -152,8 +174,11 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, rows: dict[str, li
         ("data.csv", b"text,label\n\xff\xfe,positive\n", "is not UTF-8"),
         ("data.csv", b'text,label\n"a,positive\n', "cannot be read as a table"),
         ("data.csv", b"text,label\na,positive\na,b,c,d\n", "cannot be read as a table"),
+        ("data.csv", b"text,label\na,b,positive\n" * 10, "row 1 of data.csv has more cells than the header"),
+        ("data.csv", b"text,label\na,b,positive\nc,positive\n", "row 1 of data.csv has more cells than the header"),
+        ("data.tsv", b"text\tlabel\na\tpositive\t\n", "row 1 of data.tsv has more cells than the header"),
         ("data.parquet", b"text,label\n", "cannot be read as a table"),
-        ("data.csv", b"text,text,label\na,b,positive\n", None),
+        ("data.csv", b"text,text,label\n" + b"a,b,positive\n" * 8, None),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, content: bytes, words: str | None) -> None:
@@ -175,16 +200,16 @@ def test_missing_files_and_unlike_files_are_refused(tmp_path: Path, tiny_csv: Pa
 
 def test_glue_comes_through_datasets(glue: Path) -> None:
     data = load_task("sst2", id2label=NAMES)
-    assert data.train[:] == {"text": ["dull", "a joy", "fine"], "label": [0, 1, 1]}
+    assert data.train[:3] == {"text": ["dull", "a joy", "fine"], "label": [0, 1, 1]}
     assert data.evaluation[:] == {"text": ["a joy"], "label": [1]}
     pairs = load_task("qnli", id2label=QNLI)
-    assert pairs.train[:] == {"text": ["Who?", "Why?"], "text_pair": ["I.", "No."], "label": [0, 1]}
+    assert pairs.train[:2] == {"text": ["Who?", "Why?"], "text_pair": ["I.", "No."], "label": [0, 1]}
 
 
 def test_glue_labels_follow_the_checkpoint(glue: Path) -> None:
-    assert load_task("sst2", id2label={0: "POSITIVE", 1: "NEGATIVE"}).train["label"][:] == [1, 0, 0]
+    assert load_task("sst2", id2label={0: "POSITIVE", 1: "NEGATIVE"}).train["label"][:3] == [1, 0, 0]
     nameless = load_task("sst2", id2label={0: "LABEL_0", 1: "LABEL_1"})
-    assert nameless.train["label"][:] == [0, 1, 1]
+    assert nameless.train["label"][:3] == [0, 1, 1]
     assert nameless.label_names == ("LABEL_0", "LABEL_1")
     refused("do not include 'not_entailment' of task qnli", name="qnli", id2label={0: "entailment", 1: "neutral"})
     refused("do not include 'negative'", name="sst2", id2label={0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"})
@@ -204,6 +229,21 @@ def test_glue_with_other_columns_is_refused(glue: Path) -> None:
 
 def test_glue_out_of_reach_is_one_line() -> None:
     refused("cannot be loaded from the Hub", name="sst2")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_cancel_while_glue_is_loaded_is_a_cancel(glue: Path, monkeypatch: pytest.MonkeyPatch, wrapped: bool) -> None:
+    def load(*arguments: Any, **options: Any) -> None:
+        try:
+            raise JobCancelled("The run was cancelled.")
+        except JobCancelled as error:
+            if wrapped:  # as `datasets` does when it is interrupted while it prepares a split
+                raise datasets.exceptions.DatasetGenerationError("while generating") from error
+            raise
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(JobCancelled):
+        load_task("sst2", id2label=NAMES)
 
 
 def test_bbc_news_is_split_the_same_way_for_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
