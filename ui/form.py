@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import streamlit as st
@@ -11,7 +12,7 @@ from pgb_core.errors import PGBError, SpecError
 from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
-from ui import panel, uploads, url, words
+from ui import labels, panel, uploads, url, words
 from ui.devices import devices
 
 HUB = "A model of the Hugging Face Hub …"
@@ -25,7 +26,8 @@ def show() -> None:
     left, right = st.columns([5, 4], gap="medium")
     with left, st.container(border=True):
         checkpoint = _checkpoint(settings)
-        task = _task(checkpoint)
+        label_names = _label_names(checkpoint, settings)
+        task = _task(checkpoint, label_names)
         files = _files(task, settings)
         sparsity = st.slider(
             "Sparsity: share of the encoder's weights to remove",
@@ -47,14 +49,15 @@ def show() -> None:
             help=words.DEVICE,
         )
         advanced = _advanced(settings)
-        ready = checkpoint is not None and (task != "csv" or files[0] is not None)
+        complete = task != "csv" or files[0] is not None
+        ready = checkpoint is not None and complete and labels.fit(TASKS[task], label_names)
         if st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
             values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device, **advanced}
             _start(values, files)
-        if not ready and checkpoint is not None:
+        if not complete and checkpoint is not None:
             st.caption("Upload a training file first.")
     with right:
-        panel.show(checkpoint, task)
+        panel.show(checkpoint, task, label_names)
 
 
 def _checkpoint(settings: Settings) -> str | None:
@@ -88,14 +91,27 @@ def _checkpoint_title(name: str) -> str:
     return "Demo: MiniLM, fine-tuned on BBC news" if name == "demo" else name
 
 
-def _task(checkpoint: str | None) -> str:
+def _label_names(checkpoint: str | None, settings: Settings) -> tuple[str, ...] | None:
+    """Labels of a checkpoint in the models folder; None of one that has yet to be prepared or fetched."""
+    if checkpoint is None or checkpoint == "demo" or checkpoint.startswith(hub.PREFIX):
+        return None
+    with contextlib.suppress(PGBError):  # changed since it was listed: the panel says how
+        return checkpoints.describe(settings.models_dir / checkpoint).labels
+    return None
+
+
+def _task(checkpoint: str | None, label_names: tuple[str, ...] | None) -> str:
+    """The chosen task; those that the checkpoint has the labels for come first, then one's own file."""
     # the demo is fine-tuned for the tasks that come with it; other checkpoints bring their own labels
     names = [name for name, task in TASKS.items() if checkpoint != "demo" or task.offline]
+    names.sort(key=lambda name: (not labels.fit(TASKS[name], label_names), TASKS[name].labels is None))
+    # a key per checkpoint: another one has another first task; of the Hub's nothing is known while its id is typed
+    place = checkpoint if checkpoint == "demo" or label_names else hub.PREFIX
     task: str = st.selectbox(
         "Task",
         names,
         format_func=lambda name: TASKS[name].title,
-        key=f"task_{checkpoint == 'demo'}",
+        key=f"task_{place}",
         persist_state="session",
         help=words.TASK,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -11,11 +12,11 @@ from pgb_core.checkpoints import CheckpointInfo
 from pgb_core.errors import PGBError
 from pgb_core.settings import get_settings
 from pgb_core.tasks import TASKS
-from ui import units, words
+from ui import labels, units, words
 
 
-def show(checkpoint: str | None, task: str) -> None:
-    """What the chosen checkpoint and task are."""
+def show(checkpoint: str | None, task: str, label_names: Sequence[str] | None = None) -> None:
+    """What the chosen checkpoint and task are; `label_names` are the checkpoint's, if it is known already."""
     with st.container(border=True):
         st.subheader("Checkpoint", anchor=False)
         if checkpoint is None:
@@ -32,6 +33,9 @@ def show(checkpoint: str | None, task: str) -> None:
                 st.error(str(error))
         st.subheader("Task", anchor=False)
         st.write(f"**{TASKS[task].title}.** {TASKS[task].description}")
+        if not labels.fit(TASKS[task], label_names):
+            needed = ", ".join(TASKS[task].labels or ())
+            st.warning(f"This checkpoint lacks labels of the task ({needed}): choose the task it was fine-tuned on.")
         st.subheader("What happens", anchor=False)
         st.markdown(words.STEPS_OF_A_RUN)
 
@@ -53,13 +57,13 @@ def _demo_panel(task: str) -> None:
 
 
 def _facts(info: CheckpointInfo) -> None:
-    labels = ", ".join(info.labels[:6]) + (" …" if len(info.labels) > 6 else "")
+    names = ", ".join(info.labels[:6]) + (" …" if len(info.labels) > 6 else "")
     rows = {
         "Encoder": f"{info.layers} layers, hidden {info.hidden}, {info.heads} heads, {info.intermediate} neurons",
         "Parameters": f"{units.count(info.parameters)}, {units.count(info.encoder_weights)} can be pruned",
         "Size": f"{units.size(info.bytes)}, {info.dtype}",
         "Vocabulary": f"{info.vocabulary:,} pieces, up to {info.max_positions} tokens",
-        "Labels": labels,
+        "Labels": names,
     }
     st.table(
         [{"": key, " ": value} for key, value in rows.items()],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,49 @@ def checkpoint_name(run: Run) -> str:
 
 
 def families(found: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs by checkpoint and task; checkpoints of one name and different weights are kept apart."""
-    fingerprints: dict[str, set[str]] = {}
-    found = list(found)
-    for run in found:
-        fingerprints.setdefault(checkpoint_name(run), set()).add(run.spec.get("fingerprint", ""))
+    """Runs by what makes their scores comparable: the checkpoint's weights, the task, and the texts they are tested on.
+
+    A name says only what tells the families of these runs apart. An upload's name means nothing to anybody, so files
+    are counted, the oldest first.
+    """
+    runs = list(found)
+    specs = [run.spec for run in runs]
+    names = [checkpoint_name(run) for run in runs]
+    names = _told_apart(names, [spec.get("fingerprint", "") for spec in specs], lambda value, _: f" {value[:6]}")
+    names = [f"{name} · {spec['task']}" for name, spec in zip(names, specs, strict=True)]
+    names = _told_apart(names, [_source(spec) for spec in specs], lambda _, number: f" ({number})")
+    names = _told_apart(names, [spec.get("max_length") for spec in specs], lambda value, _: f" · {value} tokens")
+    names = _told_apart(names, [spec.get("eval_samples") for spec in specs], lambda v, _: f" · {v or 'all'} texts")
+    names = _told_apart(names, [_draw(spec) for spec in specs], lambda value, _: f" · texts drawn with seed {value}")
     result: dict[str, list[Run]] = {}
-    for run in found:
-        name = checkpoint_name(run)
-        if len(fingerprints[name]) > 1:
-            name += f" {run.spec.get('fingerprint', '')[:6]}"
-        result.setdefault(f"{name} · {run.spec['task']}", []).append(run)
+    for name, run in zip(names, runs, strict=True):
+        result.setdefault(name, []).append(run)
     return result
+
+
+def _source(spec: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The file that the evaluation texts are from, if the task does not decide it."""
+    if spec.get("eval_file"):
+        return "whole", spec["eval_file"]
+    return "held out", spec.get("train_file")
+
+
+def _draw(spec: Mapping[str, Any]) -> int | None:
+    """The seed, where it decides which texts are for evaluation."""
+    held_out = spec.get("train_file") and not spec.get("eval_file")
+    return spec.get("seed") if held_out or spec.get("eval_samples") else None
+
+
+def _told_apart(names: Sequence[str], values: Sequence[Any], words: Callable[[Any, int], str]) -> list[str]:
+    """`names`, newest first; equal ones with several `values` get the `words` for a value and its number from 1."""
+    seen: dict[str, list[Any]] = {}
+    for name, value in zip(reversed(names), reversed(values), strict=True):
+        if value not in seen.setdefault(name, []):
+            seen[name].append(value)
+    return [
+        name + words(value, seen[name].index(value) + 1) if len(seen[name]) > 1 else name
+        for name, value in zip(names, values, strict=True)
+    ]
 
 
 def label(run: Run) -> str:

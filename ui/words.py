@@ -60,7 +60,10 @@ OPTIONS = (
 )
 HALF = "Attention mixes tokens; feed-forward works on each token alone. Each is pruned as one unit."
 UNITS = "Attention consists of heads, feed-forward of neurons; both are kept or removed whole."
-FAMILY = "Only runs of the same checkpoint on the same task can be compared."
+FAMILY = (
+    "Only runs of one checkpoint that were tested on the same texts can be compared. Files are numbered, the oldest "
+    "first."
+)
 COST = "What you want to save: measured time, computation, parameters or disk space."
 FRONT = "No other model in this list is both cheaper and better."
 STEPS_OF_A_RUN = """

@@ -12,10 +12,11 @@ from pgb_core import jobs, store
 from pgb_core.errors import JobRejected
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
+from pgb_core.tasks import TASKS
 from tests.pages.visit import APP, TIMEOUT, charts, healthy, query, visit, words
 from tests.sample_run import make_sample_run, make_unfinished_run
 from tests.tiny import make_tiny_checkpoint
-from ui import uploads
+from ui import labels, uploads
 
 
 def status(state: store.State, **values: Any) -> store.Status:
@@ -35,6 +36,10 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[PruneSpec]:
 
     monkeypatch.setattr(jobs, "submit", submit)
     return specs
+
+
+def task_box(app: AppTest) -> Any:
+    return next(box for box in app.selectbox if box.label == "Task")
 
 
 def press(app: AppTest, label: str) -> AppTest:
@@ -88,6 +93,43 @@ def test_a_checkpoint_of_the_models_folder_is_described_and_wants_its_file() -> 
     assert facts["Labels"] == "negative, positive"
     assert "Upload a training file" in words(app)
     assert next(button for button in app.button if button.label == "Prune").disabled
+
+
+def test_a_checkpoint_is_offered_the_tasks_it_has_the_labels_for_first() -> None:
+    for name, own in {"reviews": ("Negative", "POSITIVE"), "news": TASKS["bbc-news"].labels or ()}.items():
+        make_tiny_checkpoint(get_settings().models_dir / name, labels=own, train=False)
+    app = visit("prune")
+    for name, task in (("reviews", "sst2"), ("news", "bbc-news"), ("reviews", "sst2"), ("demo", "bbc-news")):
+        app.selectbox(key="checkpoint").set_value(name).run()
+        assert task_box(healthy(app)).value == task
+        assert not app.warning
+        assert not next(button for button in app.button if button.label == "Prune").disabled
+
+
+def test_a_task_whose_labels_a_checkpoint_lacks_says_so_and_cannot_be_started() -> None:
+    make_tiny_checkpoint(get_settings().models_dir / "tiny", train=False)
+    app = visit("prune")
+    app.selectbox(key="checkpoint").set_value("tiny").run()
+    task_box(app).set_value("qnli").run()
+    assert "lacks labels of the task (entailment, not_entailment)" in healthy(app).warning[0].value
+    assert next(button for button in app.button if button.label == "Prune").disabled
+
+
+@pytest.mark.parametrize(
+    ("names", "fitting"),
+    [
+        (("negative", "positive"), {"sst2", "csv"}),
+        (("Positive", "neutral", "NEGATIVE"), {"sst2", "csv"}),
+        (("Entailment", "not entailment"), {"qnli", "csv"}),
+        (("LABEL_0", "LABEL_1"), {"sst2", "qnli", "csv"}),
+        (("label_0", "label_1", "label_2", "label_3", "label_4"), {"bbc-news", "csv"}),
+        (("LABEL_1", "LABEL_0"), {"csv"}),
+        (("sport", "tech"), {"csv"}),
+        (None, {*TASKS}),
+    ],
+)
+def test_labels_fit_a_task_by_name_or_without_names_by_count(names: tuple[str, ...] | None, fitting: set[str]) -> None:
+    assert {name for name, task in TASKS.items() if labels.fit(task, names)} == fitting
 
 
 def test_an_upload_is_kept_under_a_name_of_the_server(submitted: list[PruneSpec]) -> None:

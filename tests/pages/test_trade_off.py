@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -6,6 +7,7 @@ from pgb_core import store
 from pgb_core.settings import get_settings
 from tests.pages.visit import charts, healthy, query, visit, words
 from tests.sample_run import make_sample_run
+from ui import runs as runs_of
 
 
 @pytest.fixture
@@ -72,3 +74,44 @@ def test_checkpoints_of_one_name_and_other_weights_are_kept_apart() -> None:
     app = visit("trade_off", family="bert aaaaaa · bbc-news", cost="flops")
     assert shown(charts(app)[0].spec) == {"", first.name}
     assert "somewhere" not in words(app)
+
+
+def with_spec(number: int, **values: object) -> store.Run:
+    spec = {"checkpoint": "demo", "fingerprint": "a" * 64, "task": "bbc-news", "max_length": 64, **values}
+    return store.Run(str(number), Path(), spec, store.Status("done"), {})
+
+
+def test_runs_that_were_tested_on_other_texts_are_kept_apart() -> None:
+    """Each change against the first run is a family of its own, and the name says which; the rest share one."""
+    shared = {
+        "task": "csv",
+        "train_file": "/uploads/aa.csv",
+        "eval_file": None,
+        "eval_samples": None,
+        "max_length": 64,
+        "seed": 0,
+    }
+    changes: dict[str, dict[str, object]] = {
+        "demo · csv (1) · 64 tokens · all texts · texts drawn with seed 0": {},
+        "demo · csv (2)": {"train_file": "/uploads/bb.csv"},
+        "demo · csv (3)": {"train_file": "/uploads/cc.csv", "eval_file": "/uploads/dd.csv"},
+        "demo · csv (1) · 128 tokens": {"max_length": 128},
+        "demo · csv (1) · 64 tokens · 50 texts": {"eval_samples": 50},
+        "demo · csv (1) · 64 tokens · all texts · texts drawn with seed 1": {"seed": 1},
+    }
+    found = [with_spec(number, **{**shared, **change}) for number, change in enumerate(changes.values())]
+    same = [
+        with_spec(6, **{**shared, "calibration_samples": 8}),
+        with_spec(7, **{**shared, "train_file": "/uploads/ee.csv", "eval_file": "/uploads/dd.csv", "seed": 5}),
+    ]
+    families = runs_of.families([*reversed([*found, *same])])
+    assert {name: [run.id for run in members] for name, members in families.items()} == {
+        **{name: [run.id] for name, run in zip(changes, found, strict=True)},
+        next(iter(changes)): [same[0].id, found[0].id],
+        "demo · csv (3)": [same[1].id, found[2].id],
+    }
+
+
+def test_the_seed_does_not_part_runs_whose_texts_it_does_not_draw() -> None:
+    found = [with_spec(seed, seed=seed) for seed in range(3)]
+    assert list(runs_of.families(found)) == ["demo · bbc-news"]
