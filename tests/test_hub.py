@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -100,7 +102,7 @@ def refused(words: str, name: str = "owner/name") -> None:
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     home = get_settings().cache_dir / "hub"
-    assert not [path for path in home.rglob("*") if path.is_file()]  # nothing half fetched stays
+    assert not [path for path in home.rglob("*") if path.is_file() and path.suffix != ".lock"]  # nothing half fetched
 
 
 def test_a_model_is_fetched_pinned_and_loads(fake_hub: FakeHub, tiny_checkpoint: Path) -> None:
@@ -125,6 +127,26 @@ def test_a_second_time_nothing_is_downloaded_and_offline_the_cache_serves(
     assert hub.fetch("owner/name") == first
     point_to(monkeypatch, "http://127.0.0.1:9")
     assert hub.fetch("owner/name") == first
+
+
+def test_what_a_killed_download_left_is_cleared_away_by_the_next(fake_hub: FakeHub) -> None:
+    left = get_settings().cache_dir / "hub" / ".part-killed" / "files"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    folder, _ = hub.fetch("owner/name")
+    assert (folder / "model.safetensors").is_file()
+    assert not left.parent.exists()
+
+
+def test_two_at_once_download_once(fake_hub: FakeHub) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(hub.fetch, ["owner/name"] * 2))
+    assert found[0] == found[1]
+    fetched = [path for path in fake_hub.asked if path.endswith("/model.safetensors")]
+    fake_hub.asked.clear()
+    shutil.rmtree(found[0][0])
+    hub.fetch("owner/name")
+    assert fetched == [path for path in fake_hub.asked if path.endswith("/model.safetensors")]
 
 
 def test_out_of_reach_is_one_line_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
