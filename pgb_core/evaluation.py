@@ -20,6 +20,7 @@ from pgb_core.errors import SpecError
 from pgb_core.grouped import GroupedLinear, load_pruned
 from pgb_core.progress import Step, silent
 from pgb_core.settings import get_settings
+from pgb_core.spec import check_evaluation
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -102,8 +103,18 @@ def evaluate_checkpoint(
     """Score of a dense or pruned checkpoint on the evaluation split of `task`, as in the contract's `evaluate --json`.
 
     Raises:
-        PGBError: the checkpoint or the data cannot be used.
+        PGBError: an argument is out of range, or the checkpoint or the data cannot be used.
     """
+    check_evaluation(
+        checkpoint=checkpoint,
+        task=task,
+        train_file=train_file,
+        eval_file=eval_file,
+        eval_samples=eval_samples,
+        max_length=max_length,
+        device=device,
+        seed=seed,
+    )
     target = choose_device(device)
     found = checkpoints.resolve(checkpoint, task, step)
     model = load_any(found.path).to(target)

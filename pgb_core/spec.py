@@ -57,7 +57,16 @@ class PruneSpec:
 
     def __post_init__(self) -> None:
         limits = get_settings()
-        _require(bool(self.checkpoint.strip()), "checkpoint is empty; give 'demo', a folder or a Hub id.")
+        check_evaluation(
+            checkpoint=self.checkpoint,
+            task=self.task,
+            train_file=self.train_file,
+            eval_file=self.eval_file,
+            eval_samples=self.eval_samples,
+            max_length=self.max_length,
+            device=self.device,
+            seed=self.seed,
+        )
         _require(
             0.0 <= self.sparsity < 1.0, f"sparsity {self.sparsity} is not in [0, 1); 0.5 removes half the weights."
         )
@@ -66,21 +75,8 @@ class PruneSpec:
             self.importance in IMPORTANCES,
             f"unknown importance {self.importance!r}; choose one of {', '.join(IMPORTANCES)}.",
         )
-        _require(self.device in DEVICES, f"unknown device {self.device!r}; choose one of {', '.join(DEVICES)}.")
         _in_range("recover epochs", self.recover_epochs, 0, limits.max_recover_epochs)
         _in_range("calibration samples", self.calibration_samples, 8, limits.max_calibration_samples)
-        _require(0 <= self.seed < 2**31, f"seed {self.seed} is not in 0..2147483647.")
-        if self.eval_samples is not None:
-            _require(self.eval_samples >= 1, f"eval samples {self.eval_samples} must be at least 1.")
-        if self.max_length is not None:
-            _in_range("max length", self.max_length, 8, limits.max_length)
-        if self.task == "csv":
-            _require(self.train_file is not None, "task csv needs --train-file with columns text[,text_pair],label.")
-        else:
-            _require(
-                self.train_file is None and self.eval_file is None,
-                f"--train-file and --eval-file belong to task csv, not to {self.task!r}.",
-            )
 
     @property
     def density(self) -> float:
@@ -96,6 +92,38 @@ class PruneSpec:
         """The spec in `values`; keys that are not fields of a spec (what a run recorded beside it) are ignored."""
         names = {item.name for item in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in names})
+
+
+def check_evaluation(
+    *,
+    checkpoint: str,
+    task: str,
+    train_file: str | None,
+    eval_file: str | None,
+    eval_samples: int | None,
+    max_length: int | None,
+    device: str,
+    seed: int,
+) -> None:
+    """What scoring a checkpoint on a task takes, on its own (`evaluate`) and within a run.
+
+    Raises:
+        SpecError: a value is out of range; the message names it and the allowed range.
+    """
+    _require(bool(checkpoint.strip()), "checkpoint is empty; give 'demo', a folder or a Hub id.")
+    _require(device in DEVICES, f"unknown device {device!r}; choose one of {', '.join(DEVICES)}.")
+    _require(0 <= seed < 2**31, f"seed {seed} is not in 0..2147483647.")
+    if eval_samples is not None:
+        _require(eval_samples >= 1, f"eval samples {eval_samples} must be at least 1.")
+    if max_length is not None:
+        _in_range("max length", max_length, 8, get_settings().max_length)
+    if task == "csv":
+        _require(train_file is not None, "task csv needs --train-file with columns text[,text_pair],label.")
+    else:
+        _require(
+            train_file is None and eval_file is None,
+            f"--train-file and --eval-file belong to task csv, not to {task!r}.",
+        )
 
 
 def _require(condition: bool, message: str) -> None:

@@ -26,6 +26,7 @@ from tests.sample_run import make_sample_run
 
 ROOT = Path(__file__).resolve().parent.parent
 PRUNE = ("prune", "--checkpoint", "demo", "--task", "bbc-news", "--sparsity", "0.5", "--out", "unused")
+EVALUATE = ("evaluate", "--checkpoint", "demo", "--task", "bbc-news")
 
 
 def pgb(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -64,6 +65,11 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
         ((*PRUNE, "--recover-epochs", "-1"), "recover epochs -1 is not in 0..20."),
         ((*PRUNE, "--task", "csv"), "task csv needs --train-file with columns text[,text_pair],label."),
         ((*PRUNE, "--train-file", "x.csv"), "--train-file and --eval-file belong to task csv, not to 'bbc-news'."),
+        ((*EVALUATE, "--seed", "-1", "--eval-samples", "10"), "seed -1 is not in 0..2147483647."),
+        ((*EVALUATE, "--max-length", "1"), "max length 1 is not in 8..512."),
+        ((*EVALUATE, "--train-file", "x.csv"), "--train-file and --eval-file belong to task csv, not to 'bbc-news'."),
+        ((*EVALUATE, "--task", "csv"), "task csv needs --train-file with columns text[,text_pair],label."),
+        ((*EVALUATE, "--checkpoint", " "), "checkpoint is empty; give 'demo', a folder or a Hub id."),
         ((*PRUNE, "--recover", "2"), "unrecognized arguments: --recover 2"),
         (("latency", "--checkpoint", "demo", "--batch", "0"), "argument --batch: 0 is not at least 1"),
         (("runs", "show"), "runs show needs the id of a run; 'runs list' shows them"),

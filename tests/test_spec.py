@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgb_core import PruneSpec, SpecError
+from pgb_core.evaluation import evaluate_checkpoint
 from pgb_core.spec import DEVICES, IMPORTANCES, METHODS
 
 GOOD: dict[str, Any] = {"checkpoint": "demo", "task": "bbc-news", "sparsity": 0.5}
@@ -52,6 +53,18 @@ def test_what_is_out_of_range_is_told_in_one_line(changes: dict[str, Any], messa
     with pytest.raises(SpecError, match=message) as caught:
         PruneSpec(**{**GOOD, **changes})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": -1}, {"max_length": 1}, {"eval_samples": 0}, {"train_file": "a.csv"}, {"device": "tpu"}]
+)
+def test_evaluating_takes_what_a_spec_takes_and_says_the_same(change: dict[str, Any]) -> None:
+    said = []
+    for call in (lambda: PruneSpec(**GOOD, **change), lambda: evaluate_checkpoint("demo", "bbc-news", **change)):
+        with pytest.raises(SpecError) as caught:
+            call()
+        said.append(str(caught.value))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("name", ["max_calibration_samples", "max_length", "max_recover_epochs"])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from ui import uploads
+
 PAGES = {
     "prune": ("Prune", ":material/content_cut:"),
     "layers": ("Layers", ":material/stacks:"),
@@ -36,6 +38,7 @@ def run() -> None:
     target = query.pop("page", None)
     if target in PAGES:
         st.switch_page(path(target), query_params=query)
+    uploads.sweep()
     chosen.run()
 
 

@@ -152,8 +152,25 @@ def test_uploads_are_removed_after_their_time() -> None:
     past = time.time() - 3600 * get_settings().upload_hours - 60
     os.utime(old, (past, past))
     new = uploads.keep(io.BytesIO(b"new"), "b.parquet")
+    healthy(AppTest.from_file(str(APP), default_timeout=TIMEOUT).run())
     assert not old.exists()
     assert (new.suffix, new.read_bytes()) == (".parquet", b"new")
+
+
+def test_an_upload_stays_while_a_run_waits_for_it() -> None:
+    train, evaluation, other = (uploads.keep(io.BytesIO(b"text"), "a.csv") for _ in range(3))
+    past = time.time() - 3600 * get_settings().upload_hours - 60
+    for file in (train, evaluation, other):
+        os.utime(file, (past, past))
+    run = make_unfinished_run(get_settings().runs_dir, status("queued"))
+    spec = PruneSpec("demo", "csv", 0.5, train_file=str(train), eval_file=str(evaluation))
+    store.write_json(run / "spec.json", spec.to_dict())
+    uploads.sweep()
+    assert (train.exists(), evaluation.exists(), other.exists()) == (True, True, False)
+    store.write_status(run, status("done"))
+    uploads.sweep()
+    assert not train.exists()
+    assert not evaluation.exists()
 
 
 def test_a_hub_id_must_look_like_one(submitted: list[PruneSpec]) -> None:
