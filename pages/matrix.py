@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pgb_core import store
+from pgb_core import matrices
 from pgb_core.errors import RunError
 from pgb_core.figures import matrix as figures
 from pgb_core.layout import ENTRY_NAMES, EXIT_NAME
-from pgb_core.store import MatrixView, Run
+from pgb_core.matrices import MatrixView
+from pgb_core.store import Run
 from ui import charts, frame, groups, runs, units, url, words
 
 NAMES = {
@@ -38,7 +39,7 @@ def main() -> None:
 
 def choose(run: Run) -> tuple[MatrixView, figures.Color]:
     """The matrix that the URL names, and by what to color it."""
-    layouts = store.read_layouts(run)
+    layouts = matrices.read_layouts(run)
     layers = sorted({layer + 1 for layer, _, _ in layouts})  # users count from 1
     # a matrix with several groups shows what this page is about
     first = next((key for key, layout in layouts.items() if len(layout.row_groups) > 1), next(iter(layouts)))
@@ -73,7 +74,7 @@ def choose(run: Run) -> tuple[MatrixView, figures.Color]:
             help=words.COLOR,
         )
     kind, _, matrix = name.partition(".")
-    return store.read_matrix(run, int(layer) - 1, kind, matrix), "importance" if color == "importance" else "weight"
+    return matrices.read_matrix(run, int(layer) - 1, kind, matrix), "importance" if color == "importance" else "weight"
 
 
 def chosen_group(view: MatrixView) -> int | None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pgb_core import __version__, evaluation, store
+from pgb_core import __version__, evaluation, matrices, store
 from pgb_core.architectures import Sublayer
 from pgb_core.checkpoints import Checkpoint
 from pgb_core.grouped import block_tensors, save_pruned
@@ -142,12 +142,12 @@ def save_layout(
     dense_tensors: dict[tuple[int, Kind, str], str] = {}
     blocks: dict[tuple[int, Kind, str], list[tuple[str, int, int]]] = {}
     scores: dict[tuple[int, Kind, str], Any] = {}
-    for sub, layout, matrices in zip(sublayers, layouts, importance, strict=True):
+    for sub, layout, entry in zip(sublayers, layouts, importance, strict=True):
         blocks |= block_tensors(sub, layout)
         dense_tensors |= {(*sub.key, name): sub.tensor_name(name) for name in sub.shape.matrices}
-        scores |= {(*sub.key, name): score.float().cpu().numpy() for name, score in matrices.items()}
+        scores |= {(*sub.key, name): score.float().cpu().numpy() for name, score in entry.items()}
     pairs = [(sub.layer, layout) for sub, layout in zip(sublayers, layouts, strict=True)]
-    store.write_layout(folder, pairs, dense_tensors, blocks, scores)
+    matrices.write_layout(folder, pairs, dense_tensors, blocks, scores)
 
 
 def save_options(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from pgb_core import store
+from pgb_core import matrices, store
 from pgb_core.layout import (
     Group,
     Kind,
@@ -104,7 +104,7 @@ def make_sample_run(
                 blocks[key].append((name, 0, len(rows)))
     (path / "model").mkdir()
     save_file(tensors or {"empty": np.zeros(1, np.float32)}, path / "model" / "model.safetensors")
-    store.write_layout(path, layouts, names, blocks, importance)
+    matrices.write_layout(path, layouts, names, blocks, importance)
     store.write_json(path / "options.json", {"sublayers": [_options(layer, layout) for layer, layout in layouts]})
     store.write_json(path / "spec.json", _spec(checkpoint, task, sparsity, method, recovered, source))
     result = _result(path, layouts, sparsity, method, shape, recovered, latency, rng)

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from safetensors.numpy import load_file
 
-from pgb_core import JobCancelled, PGBError, PruneSpec, RunError, evaluation, load_pruned, prune, store, tasks
+from pgb_core import JobCancelled, PGBError, PruneSpec, RunError, evaluation, load_pruned, matrices, prune, store, tasks
 from pgb_core.progress import Progress
 
 STAGES = ["loading", "importance", "grouping", "budget", "compensation", "recovery", "evaluation", "latency", "saving"]
@@ -77,8 +77,8 @@ def test_the_run_folder_holds_what_the_pages_read(finished: tuple[Path, Any, lis
     assert run.spec["max_length"] == tasks.TASKS["csv"].max_length
     model = load_pruned(run.model_dir)
     assert evaluation.encoder_weights(model) == result["parameters"]["encoder_pruned"]
-    for key, layout in store.read_layouts(run).items():
-        view = store.read_matrix(run, *key)
+    for key, layout in matrices.read_layouts(run).items():
+        view = matrices.read_matrix(run, *key)
         rows, columns = layout.row_order(), layout.column_order()
         assert sorted(rows) == list(range(layout.rows))
         assert sorted(columns) == list(range(layout.columns))

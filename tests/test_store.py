@@ -10,12 +10,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from pgb_core import RunError, store
-from pgb_core.layout import Kind, SublayerLayout, SublayerShape
 from tests.sample_run import make_sample_run
 
 
@@ -199,93 +196,6 @@ def test_an_active_run_is_not_deleted(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="still active; cancel it first"):
         store.delete_run(tmp_path, path.name)
     assert path.is_dir()
-
-
-# --- matrices ------------------------------------------------------------------------------------------------------
-
-
-def test_matrices_come_back_as_they_were_written(run_dir: Path) -> None:
-    run = store.read_run(run_dir)
-    tensors = load_file(run.model_dir / "model.safetensors")
-    layouts = store.read_layouts(run)
-    assert len(layouts) == 2 * (4 + 2)
-    grouped = 0
-    for (layer, kind, name), layout in layouts.items():
-        view = store.read_matrix(run, layer, kind, name)
-        mask = layout.mask()
-        assert view.pruned.dtype == view.importance.dtype == np.float32
-        assert view.pruned.shape == view.importance.shape == (layout.rows, layout.columns)
-        assert not view.pruned[~mask].any()
-        np.testing.assert_array_equal(view.layout.mask(), mask)
-        for g, (rows, columns) in enumerate(zip(layout.row_groups, layout.column_groups, strict=True)):
-            block = tensors[f"layer.{layer}.{kind}.{name}.{g}"]
-            np.testing.assert_array_equal(view.pruned[np.ix_(rows, columns)], block)
-        assert view.dense is not None
-        np.testing.assert_allclose(view.pruned[mask], 1.05 * view.dense[mask], rtol=1e-6)
-        assert view.importance.max() == 1.0
-        assert len(view.kept_importance) == len(layout.row_groups)
-        assert sum(view.kept_importance) <= 1 + 1e-6
-        if mask.any() and not mask.all():
-            grouped += 1
-            kept = float(view.importance[mask].sum() / view.importance.sum())
-            assert sum(view.kept_importance) == pytest.approx(kept, abs=0.01)  # stored in half precision
-    assert grouped > 0
-
-
-def test_blocks_may_share_a_tensor(tmp_path: Path) -> None:
-    """The rows of one tensor can hold the blocks of several matrices, one after another."""
-    shape = SublayerShape("feed_forward", hidden=2, units=3, width=1)
-    from pgb_core.layout import rectangle_layout
-
-    layout: SublayerLayout = rectangle_layout(shape, np.array([2, 0]))
-    kind: Kind = "feed_forward"
-    stacked = np.arange(20, dtype=np.float32).reshape(10, 2)
-    (tmp_path / "model").mkdir()
-    save_file({"all": stacked}, tmp_path / "model" / "model.safetensors")
-    names = {(0, kind, "intermediate"): "a", (0, kind, "output"): "b"}
-    places = {(0, kind, "intermediate"): [("all", 4, 6)], (0, kind, "output"): [("all", 8, 10)]}
-    scores = {(0, kind, "intermediate"): np.zeros((3, 2), np.float32), (0, kind, "output"): np.ones((2, 3), np.float32)}
-    store.write_layout(tmp_path, [(0, layout)], names, places, scores)
-    store.write_json(tmp_path / "spec.json", {})
-    run = store.Run("id", tmp_path, {}, store.Status("done"), {})
-    view = store.read_matrix(run, 0, "feed_forward", "intermediate")
-    np.testing.assert_array_equal(view.pruned, [[10, 11], [0, 0], [8, 9]])
-    assert view.dense is None
-    assert view.kept_importance == (0.0,)  # nothing to share out, and no division by zero
-    view = store.read_matrix(run, 0, "feed_forward", "output")
-    np.testing.assert_array_equal(view.pruned, [[17, 0, 16], [19, 0, 18]])
-    assert view.kept_importance == pytest.approx((4 / 6,))
-
-
-def test_without_its_checkpoint_a_matrix_has_no_dense_weights(run_dir: Path) -> None:
-    run = store.read_run(run_dir)
-    moved = replace(run, spec={**run.spec, "checkpoint_path": str(run_dir / "moved")})
-    assert store.read_matrix(moved, 0, "attention", "query").dense is None
-
-
-def test_weights_that_were_replaced_since_the_run_are_not_shown_as_before(run_dir: Path) -> None:
-    run = store.read_run(run_dir)
-    assert store.read_matrix(run, 0, "attention", "query").dense is not None
-    file = run_dir / "dense" / "model.safetensors"
-    save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file)
-    os.utime(file, (1, 1))  # two writes can fall into one tick of the clock
-    assert store.read_matrix(run, 0, "attention", "query").dense is None
-
-
-@pytest.mark.parametrize("place", [(9, "attention", "query"), (0, "pooler", "query"), (0, "attention", "intermediate")])
-def test_a_matrix_that_a_run_lacks_is_one_line(run_dir: Path, place: tuple[int, str, str]) -> None:
-    with pytest.raises(RunError, match=f"has no matrix .* of layer {place[0] + 1}"):
-        store.read_matrix(store.read_run(run_dir), *place)
-
-
-@pytest.mark.parametrize(
-    "name", ["layout.json", "layout.safetensors", "importance.safetensors", "model/model.safetensors"]
-)
-def test_a_damaged_run_is_one_line(run_dir: Path, name: str) -> None:
-    run = store.read_run(run_dir)
-    (run_dir / name).write_bytes(b"damaged")
-    with pytest.raises(RunError, match=f"{Path(name).name} of .* is missing or damaged"):
-        store.read_matrix(run, 0, "attention", "query")
 
 
 def test_options_are_read(run_dir: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pgb_core.figures import matrix as figures
-from pgb_core.store import MatrixView
+from pgb_core.matrices import MatrixView
 from ui import charts, url, words
 
 

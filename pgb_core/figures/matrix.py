@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pgb_core.figures.pooling import pool
 from pgb_core.figures.style import BADGE, GRID, OUTLINE, RISING, SIGNED, frame, symmetric_limit
 from pgb_core.layout import IntArray
-from pgb_core.store import MatrixView
+from pgb_core.matrices import MatrixView
 
 Stage = Literal["original", "permuted", "pruned"]
 Color = Literal["weight", "importance"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from pgb_core import store
+from pgb_core import matrices, store
 from pgb_core.settings import get_settings
 from tests.sample_run import SampleShape, make_sample_run
 
@@ -25,7 +25,7 @@ def choose(page: Page, label: str, option: str) -> None:
 def test_a_deep_link_on_a_cold_server_opens_its_group_and_a_click_another(page: Page, server: str) -> None:
     shape = SampleShape(layers=2, hidden=64, heads=8, intermediate=128)
     run = make_sample_run(get_settings().runs_dir, shape=shape, sparsity=0.6, seed=1)
-    groups = {key: len(layout.row_groups) for key, layout in store.read_layouts(store.read_run(run)).items()}
+    groups = {key: len(layout.row_groups) for key, layout in matrices.read_layouts(store.read_run(run)).items()}
     layer, kind, name = next(key for key, count in groups.items() if count >= 2)
     page.goto(f"{server}/matrix?run={run.name}&layer={layer + 1}&matrix={kind}.{name}&group=2")
 

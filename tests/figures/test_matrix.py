@@ -7,7 +7,7 @@ import pytest
 from pgb_core.figures import matrix
 from pgb_core.figures.matrix import Color, Stage
 from pgb_core.layout import MatrixLayout
-from pgb_core.store import MatrixView
+from pgb_core.matrices import MatrixView
 
 MEGABYTE = 1_000_000
 STAGES: tuple[Stage, ...] = get_args(Stage)

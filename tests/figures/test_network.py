@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pgb_core import store
+from pgb_core import matrices, store
 from pgb_core.budget import choose
 from pgb_core.figures import network
 from tests.sample_run import MINILM, make_sample_run
@@ -18,7 +18,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> store.Run:
 def test_sublayers_agree_with_the_stored_layouts(run: store.Run) -> None:
     assert run.result is not None
     found = network.sublayers(run.result)
-    layouts = store.read_layouts(run)
+    layouts = matrices.read_layouts(run)
     assert len(found) == 12
     assert {s.dropped for s in found} == {True, False}
     for s in found:

@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as torch_file
 
-from pgb_core import store
+from pgb_core import matrices, store
 from pgb_core.settings import get_settings
 from tests.pages.visit import charts, healthy, query, visit, words
 from tests.sample_run import MINILM, make_sample_run
@@ -30,7 +30,7 @@ def test_a_visit_shows_three_stages_and_a_window_and_names_them_in_the_url(run: 
     app = visit("matrix")
     assert len(charts(app)) == 4
     assert all(chart.alt for chart in charts(app))
-    layouts = store.read_layouts(store.read_run(run))
+    layouts = matrices.read_layouts(store.read_run(run))
     layer, kind, name = next(key for key, layout in layouts.items() if len(layout.row_groups) > 1)
     assert (query(app, "run"), query(app, "layer"), query(app, "matrix")) == (
         run.name,

@@ -1,0 +1,152 @@
+"""The matrices of a run: what was kept of each, in which groups, and how important it was.
+
+`layout.json` describes every matrix, `layout.safetensors` holds its permutations and groups,
+`importance.safetensors` its scores. Nothing here imports torch: the dashboard reads matrices through this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from pgb_core.errors import RunError
+from pgb_core.layout import IntArray, Kind, MatrixLayout, SublayerLayout
+from pgb_core.store import SCHEMA, Run, read_json, write_json
+from pgb_core.weights import read_weights
+
+
+def write_layout(
+    path: Path,
+    layouts: Sequence[tuple[int, SublayerLayout]],
+    dense_tensors: Mapping[tuple[int, Kind, str], str],
+    blocks: Mapping[tuple[int, Kind, str], Sequence[tuple[str, int, int]]],
+    importance: Mapping[tuple[int, Kind, str], NDArray[np.float32]],
+) -> None:
+    """Write layout.json, layout.safetensors and importance.safetensors.
+
+    Args:
+        layouts: (layer, layout) in the order of the forward pass.
+        dense_tensors: tensor name of each dense matrix in the checkpoint's model.safetensors.
+        blocks: per matrix and group, (tensor name in the pruned model.safetensors, first row, last row + 1).
+        importance: (rows, columns) per matrix.
+    """
+    indices: dict[str, NDArray[Any]] = {}
+    scores: dict[str, NDArray[Any]] = {}
+    sublayers: list[dict[str, Any]] = []
+    for layer, layout in layouts:
+        entries: list[dict[str, Any]] = []
+        for matrix in layout.matrices():
+            key = (layer, layout.shape.kind, matrix.name)
+            prefix = _prefix(*key)
+            score = importance[key]
+            total = float(score.sum(dtype=np.float64)) or 1.0
+            # half precision holds five decades: enough to look at, once the largest is 1
+            scores[prefix] = (score / (float(score.max()) or 1.0)).astype(np.float16)
+            shares: list[float] = []
+            for g, (rows, columns) in enumerate(zip(matrix.row_groups, matrix.column_groups, strict=True)):
+                indices[f"{prefix}.rows.{g}"] = rows.astype(np.int32)
+                indices[f"{prefix}.columns.{g}"] = columns.astype(np.int32)
+                shares.append(float(score[np.ix_(rows, columns)].sum(dtype=np.float64)) / total)
+            entries.append(
+                {
+                    "name": matrix.name,
+                    "rows": matrix.rows,
+                    "columns": matrix.columns,
+                    "dense_tensor": dense_tensors[key],
+                    "blocks": [
+                        {"tensor": name, "row_start": start, "row_stop": stop, "kept_importance": share}
+                        for (name, start, stop), share in zip(blocks[key], shares, strict=True)
+                    ],
+                }
+            )
+        sublayers.append({"layer": layer, "kind": layout.shape.kind, "dropped": layout.dropped, "matrices": entries})
+    save_file(indices, path / "layout.safetensors")
+    save_file(scores, path / "importance.safetensors")
+    write_json(path / "layout.json", {"schema": SCHEMA, "sublayers": sublayers})
+
+
+@dataclass(frozen=True)
+class MatrixView:
+    """One matrix of a run, in the ORIGINAL order of rows and columns; float32 (rows, columns)."""
+
+    layout: MatrixLayout
+    pruned: NDArray[np.float32]
+    """Kept weights after refit (and recovery); zero where a weight was removed."""
+    importance: NDArray[np.float32]
+    """Relative to the matrix's largest."""
+    kept_importance: tuple[float, ...]
+    """Share of the matrix's importance inside each group."""
+    dense: NDArray[np.float32] | None
+    """Weights of the checkpoint; None when its file is gone, or is another one than when the run began."""
+
+
+def read_layouts(run: Run) -> dict[tuple[int, str, str], MatrixLayout]:
+    """Layout of every matrix, by (layer, kind, matrix name)."""
+    with _tensors(run.path / "layout.safetensors") as indices:
+        return {
+            (sublayer["layer"], sublayer["kind"], matrix["name"]): _matrix_layout(
+                indices, _prefix(sublayer["layer"], sublayer["kind"], matrix["name"]), matrix
+            )
+            for sublayer in read_json(run.path / "layout.json")["sublayers"]
+            for matrix in sublayer["matrices"]
+        }
+
+
+def read_matrix(run: Run, layer: int, kind: str, name: str) -> MatrixView:
+    """One matrix of a finished run.
+
+    Raises:
+        RunError: the run has no such matrix, or its files are damaged.
+    """
+    for sublayer in read_json(run.path / "layout.json")["sublayers"]:
+        matrices = {matrix["name"]: matrix for matrix in sublayer["matrices"]}
+        if (sublayer["layer"], sublayer["kind"]) == (layer, kind) and name in matrices:
+            return _read_matrix(run, _prefix(layer, kind, name), matrices[name])
+    raise RunError(f"Run {run.id} has no matrix {name!r} in the {kind} of layer {layer + 1}.")
+
+
+def _read_matrix(run: Run, prefix: str, entry: Mapping[str, Any]) -> MatrixView:
+    with _tensors(run.path / "layout.safetensors") as indices:
+        layout = _matrix_layout(indices, prefix, entry)
+    pruned = np.zeros((layout.rows, layout.columns), dtype=np.float32)
+    with _tensors(run.model_dir / "model.safetensors") as weights:
+        for block, rows, columns in zip(entry["blocks"], layout.row_groups, layout.column_groups, strict=True):
+            tensor = weights.get_slice(block["tensor"])[block["row_start"] : block["row_stop"]]
+            pruned[np.ix_(rows, columns)] = tensor
+    with _tensors(run.path / "importance.safetensors") as scores:
+        importance = scores.get_tensor(prefix).astype(np.float32)
+    shares = tuple(block["kept_importance"] for block in entry["blocks"])
+    return MatrixView(layout, pruned, importance, shares, _dense_weights(run, entry["dense_tensor"]))
+
+
+def _dense_weights(run: Run, tensor: str) -> NDArray[np.float32] | None:
+    path = Path(run.spec.get("checkpoint_path", "")) / "model.safetensors"
+    return read_weights(path, tensor, run.spec.get("fingerprint", ""))
+
+
+def _matrix_layout(indices: Any, prefix: str, entry: Mapping[str, Any]) -> MatrixLayout:
+    def groups(axis: str) -> tuple[IntArray, ...]:
+        return tuple(indices.get_tensor(f"{prefix}.{axis}.{g}").astype(np.int64) for g in range(len(entry["blocks"])))
+
+    return MatrixLayout(entry["name"], entry["rows"], entry["columns"], groups("rows"), groups("columns"))
+
+
+@contextlib.contextmanager
+def _tensors(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            yield tensors
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path.name} of {path.parent.name} is missing or damaged.") from error
+
+
+def _prefix(layer: int, kind: str, name: str) -> str:
+    return f"{layer}.{kind}.{name}"
