@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -204,9 +205,18 @@ def _advanced(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _stored(file: Any) -> str:
+    """Where an upload lies on the server; one upload lies in one place, so that its runs can be compared."""
+    places = st.session_state.setdefault("uploads", {})
+    if not Path(places.get(file.file_id, "")).is_file():
+        file.seek(0)
+        places[file.file_id] = str(uploads.keep(file, file.name))
+    return str(places[file.file_id])
+
+
 def _start(values: dict[str, Any], files: tuple[Any, Any]) -> None:
     try:
-        train, evaluation = (str(uploads.keep(file, file.name)) if file is not None else None for file in files)
+        train, evaluation = (_stored(file) if file is not None else None for file in files)
         run_id = jobs.submit(PruneSpec(**values, train_file=train, eval_file=evaluation))
     except SpecError as error:
         st.error(f"This cannot be run: {error}")
