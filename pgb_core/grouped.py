@@ -307,6 +307,8 @@ def _from_manifest(sub: Sublayer, entry: dict[str, Any]) -> PrunedSublayer:
     shape, groups = sub.shape, entry["groups"]
     if not groups:
         return PrunedSublayer(SublayerLayout(shape, ()), None, Constant(shape.hidden), sub.mix)
+    if any(sum(g[part] for g in groups) > shape.hidden for part in ("columns", "rows")):
+        raise ValueError("groups overlap")
     units = tuple(int(g["units"]) * shape.width for g in groups)
     columns, rows = tuple(int(g["columns"]) for g in groups), tuple(int(g["rows"]) for g in groups)
     first = BlockSizes(units, columns, len(ENTRY_NAMES[shape.kind]), gather=bool(entry["gather"]))

@@ -256,11 +256,7 @@ def elimination_order(
     left = torch.arange(units, device=weight.device)
     order: list[Tensor] = []
     while len(left):
-        inner = len(left) * width
-        own = variance[:inner, :inner].unflatten(0, (-1, width)).unflatten(2, (-1, width))
-        own = own.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (left, width, width)
-        rows = weighted[:, :inner].unflatten(1, (-1, width)).transpose(0, 1)  # (left, hidden, width)
-        scores = (torch.linalg.solve(own, rows.transpose(1, 2)) * rows.transpose(1, 2)).sum(dim=(1, 2))
+        scores = _unit_scores(variance[:-1, :-1], weighted[:, :-1], width)
         go = scores.argsort(stable=True)[: max(1, len(left) // updates)]
         order.append(left[go])
         gone = torch.zeros(len(left), dtype=torch.bool, device=left.device)
@@ -274,3 +270,19 @@ def elimination_order(
         left = left[~gone]
         step(units - len(left), units, f"{units - len(left)} of {units} units ordered")
     return torch.cat(order)
+
+
+def _unit_scores(variance: Tensor, weighted: Tensor, width: int) -> Tensor:
+    """(units,) w_J ([H^-1]_JJ)^-1 w_J^T summed over the outputs, for each unit's inputs J.
+
+    Args:
+        variance: (units * width, units * width), H^-1.
+        weighted: (hidden, units * width), sqrt(q) W.
+    """
+    if width == 1:  # neurons: as below, without a thousand systems of one equation
+        return weighted.square().sum(dim=0) / variance.diagonal()
+    own = variance.unflatten(0, (-1, width)).unflatten(2, (-1, width))
+    own = own.diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (units, width, width)
+    columns = weighted.T.unflatten(0, (-1, width))  # (units, width, hidden)
+    scores: Tensor = (torch.linalg.solve(own, columns) * columns).sum(dim=(1, 2))
+    return scores

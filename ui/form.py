@@ -211,7 +211,9 @@ def _stored(file: Any) -> str:
     if not Path(places.get(file.file_id, "")).is_file():
         file.seek(0)
         places[file.file_id] = str(uploads.keep(file, file.name))
-    return str(places[file.file_id])
+    place = Path(places[file.file_id])
+    place.touch()  # its time begins anew
+    return str(place)
 
 
 def _start(values: dict[str, Any], files: tuple[Any, Any]) -> None:
