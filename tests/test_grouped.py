@@ -193,6 +193,16 @@ def test_a_damaged_manifest_is_one_clear_error(saved: tuple[nn.Module, Path], ma
         load_pruned(saved[1])
 
 
+def test_groups_that_overlap_are_refused(saved: tuple[nn.Module, Path]) -> None:
+    file = saved[1] / "pgb.json"
+    manifest = json.loads(file.read_text())
+    grouped = next(entry for entry in manifest["sublayers"] if len(entry["groups"]) > 1)
+    grouped["groups"][0]["rows"] += 1
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="does not fit its manifest"):
+        load_pruned(saved[1])
+
+
 def test_a_dense_folder_is_not_a_pruned_one(tiny_checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="not a pruned checkpoint"):
         load_pruned(tiny_checkpoint)
