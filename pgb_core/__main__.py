@@ -282,7 +282,9 @@ def _set_up_libraries() -> None:
     ):
         os.environ.setdefault(name, value)
     logging.Formatter.converter = time.gmtime
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    stderr = logging.StreamHandler()
+    stderr.setLevel(logging.WARNING)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[stderr])
 
 
 if __name__ == "__main__":
