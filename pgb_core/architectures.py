@@ -27,6 +27,8 @@ class Sublayer:
     """A dense attention or feed-forward sublayer inside a live model; its modules are shared, not copied."""
 
     layer: int
+    layers: int
+    """Of the whole encoder."""
     shape: SublayerShape
     entries: tuple[nn.Linear, ...]
     exit: nn.Linear
@@ -43,8 +45,8 @@ class Sublayer:
 
     @property
     def name(self) -> str:
-        """In words, layers counted from 1 as on the pages, e.g. `feed-forward of layer 1`."""
-        return f"{self.shape.kind.replace('_', '-')} of layer {self.layer + 1}"
+        """In words, layers counted from 1 as on the pages, e.g. `feed-forward of layer 1 of 6`."""
+        return f"{self.shape.kind.replace('_', '-')} of layer {self.layer + 1} of {self.layers}"
 
     def tensor_name(self, matrix: str) -> str:
         """Name of a matrix in the checkpoint, e.g. `bert.encoder.layer.0.output.dense.weight`."""
@@ -79,6 +81,7 @@ def encoder_sublayers(model: nn.Module) -> list[Sublayer]:
         sublayers.append(
             Sublayer(
                 i,
+                config.num_hidden_layers,
                 SublayerShape("attention", config.hidden_size, config.num_attention_heads, width),
                 (projections.query, projections.key, projections.value),
                 layer.attention.output.dense,
@@ -91,6 +94,7 @@ def encoder_sublayers(model: nn.Module) -> list[Sublayer]:
         sublayers.append(
             Sublayer(
                 i,
+                config.num_hidden_layers,
                 SublayerShape("feed_forward", config.hidden_size, config.intermediate_size, 1),
                 (layer.intermediate.dense,),
                 layer.output.dense,

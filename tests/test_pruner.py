@@ -95,6 +95,13 @@ def test_the_run_folder_holds_what_the_pages_read(finished: tuple[Path, Any, lis
         assert 0 <= table["chosen"] < len(table["options"])
 
 
+@pytest.mark.parametrize("stage", ["grouping", "budget", "compensation"])
+def test_stages_say_which_layer_of_how_many(finished: tuple[Path, Any, list[Progress]], stage: str) -> None:
+    messages = " ".join(progress.message for progress in finished[2] if progress.stage == stage)
+    for kind in ("attention", "feed-forward"):
+        assert all(f"{kind} of layer {layer} of 2" in messages for layer in (1, 2))
+
+
 def test_progress_goes_through_every_stage_and_never_back(finished: tuple[Path, Any, list[Progress]]) -> None:
     seen = finished[2]
     assert list(dict.fromkeys(progress.stage for progress in seen)) == STAGES
