@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import re
 import subprocess
 import sys
 import time
@@ -319,7 +320,7 @@ def test_prune_evaluate_latency(
     assert result["parameters"]["pruned"] < result["parameters"]["dense"]
     assert set(result["score"]) >= {"metric", "dense", "masked", "compensated", "recovered", "samples"}
     assert result["latency"]["speedup"] > 0
-    assert "[100%]" in done.stderr or "importance" in done.stderr
+    assert re.search(r"\[ *\d+%\] loading: ", done.stderr)  # progress; how many lines depends on the machine
 
     run = store.read_run(out)
     assert run.status.state == "done"
