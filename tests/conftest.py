@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is first imported: it reads this once
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -14,6 +15,9 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from tests.tiny import make_tiny_checkpoint, make_tiny_csv
+
+if TYPE_CHECKING:
+    from tests.network import Network
 
 hypothesis_settings.register_profile("pgb", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("pgb")
@@ -42,3 +46,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """400 texts with labels negative and positive, none of them used to train `tiny_checkpoint`."""
     return make_tiny_csv(tmp_path_factory.mktemp("data") / "tiny.csv")
+
+
+@pytest.fixture(scope="session")
+def network(tiny_checkpoint: Path, tiny_csv: Path) -> Network:
+    """`tiny_checkpoint` taken apart for the tests of the stages. Read it, never write to it."""
+    from tests.network import take_apart
+
+    return take_apart(tiny_checkpoint, tiny_csv)

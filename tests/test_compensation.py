@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -24,12 +22,7 @@ from pgb_core.compensation import (
 )
 from pgb_core.grouped import cut, install
 from pgb_core.layout import dropped_layout, untouched_layout
-from tests.network import Network, take_apart
-
-
-@pytest.fixture(scope="module")
-def network(tiny_checkpoint: Path, tiny_csv: Path) -> Network:
-    return take_apart(tiny_checkpoint, tiny_csv)
+from tests.network import Network
 
 
 @given(st.integers(0, 2**20), st.integers(1, 6), st.integers(1, 4))

@@ -13,12 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pgb_core import SpecError, evaluation
 from pgb_core.grouped import cut, install
 from pgb_core.layout import SublayerLayout
-from tests.network import Network, take_apart
-
-
-@pytest.fixture(scope="module")
-def network(tiny_checkpoint: Path, tiny_csv: Path) -> Network:
-    return take_apart(tiny_checkpoint, tiny_csv)
+from tests.network import Network
 
 
 def pruned(network: Network, pick: int = -1) -> tuple[torch.nn.Module, list[SublayerLayout]]:

@@ -21,12 +21,7 @@ from pgb_core.architectures import encoder_sublayers
 from pgb_core.compensation import compensate
 from pgb_core.grouped import BlockSizes, GroupedLinear, cut, install, load_pruned, save_pruned
 from pgb_core.layout import Group, SublayerLayout, rectangle_layout
-from tests.network import Network, take_apart
-
-
-@pytest.fixture(scope="module")
-def network(tiny_checkpoint: Path, tiny_csv: Path) -> Network:
-    return take_apart(tiny_checkpoint, tiny_csv)
+from tests.network import Network
 
 
 def some_layouts(network: Network, seed: int) -> list[SublayerLayout]:

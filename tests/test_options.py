@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -20,14 +18,9 @@ from pgb_core.options import (
     unit_counts,
     unit_scores,
 )
-from tests.network import Network, take_apart
+from tests.network import Network
 
 SHAPES = [SublayerShape("attention", 12, 6, 2), SublayerShape("feed_forward", 12, 48, 1)]
-
-
-@pytest.fixture(scope="module")
-def network(tiny_checkpoint: Path, tiny_csv: Path) -> Network:
-    return take_apart(tiny_checkpoint, tiny_csv)
 
 
 def importance_of(shape: SublayerShape, seed: int = 0) -> dict[str, torch.Tensor]:
