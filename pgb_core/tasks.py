@@ -1,4 +1,4 @@
-"""Tasks: where labelled text comes from, how its labels meet the checkpoint's, and how predictions are scored.
+"""Tasks: where labeled text comes from, how its labels meet the checkpoint's, and how predictions are scored.
 
 Importing this module imports neither torch nor datasets nor pandas.
 """
@@ -98,7 +98,7 @@ TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 @dataclass(frozen=True)
 class TaskData:
-    """Labelled text, ready to be tokenised: `datasets.Dataset`s with text, [text_pair] and label.
+    """Labeled text, ready to be tokenized: `datasets.Dataset`s with text, [text_pair] and label.
 
     `label` is the index in the checkpoint's `id2label`; `label_names[label]` is its name.
     """

@@ -141,7 +141,7 @@ def test_the_demo_is_fetched_fine_tuned_evaluated_and_cached(
     assert leftovers() == ["bbc-news"]
 
 
-def test_the_texts_are_unlike_and_labelled(index: Path) -> None:
+def test_the_texts_are_unlike_and_labeled(index: Path) -> None:
     texts = demo.load_texts()
     assert len(texts) == 201
     assert set(texts["label"]) == {"business", "entertainment", "politics", "sport", "tech"}
