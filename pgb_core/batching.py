@@ -104,18 +104,20 @@ def batches(
     examples: Sequence[Example],
     batch_size: int,
     *,
+    among: Sequence[int] | None = None,
     pad_id: int = 0,
     order: Literal["length", "shuffled"] = "length",
     seed: int = 0,
 ) -> Iterator[Batch]:
-    """Every example once, in batches of `batch_size` (the last may be smaller).
+    """Every example once, or those at the positions `among`, in batches of `batch_size` (the last may be smaller).
 
     `length` goes from short to long, ties in the given order; `shuffled` is a permutation that `seed` decides.
     """
+    positions = list(range(len(examples)) if among is None else among)
     if order == "length":
-        positions = sorted(range(len(examples)), key=lambda position: len(examples[position].input_ids))
+        positions.sort(key=lambda position: len(examples[position].input_ids))
     else:
-        positions = np.random.default_rng(seed).permutation(len(examples)).tolist()
+        positions = np.random.default_rng(seed).permutation(positions).tolist()
     for start in range(0, len(positions), batch_size):
         yield _collate(examples, positions[start : start + batch_size], pad_id)
 

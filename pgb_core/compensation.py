@@ -6,7 +6,7 @@ A linear layer that is to give Y from inputs X, with weights W0 now, gets (ridge
 
 group by group over the group's inputs and the bias. Inputs come from the already pruned model below, targets from the
 dense model: the dense output for the entry matrices; for the exit the dense output plus the dense residual minus the
-pruned one, which corrects what has drifted below. A dropped sublayer keeps a bias, the same refit with no inputs. Our
+pruned one, which corrects what has drifted below. Tokens count by how much the loss listens to them (`TokenWeights`). A dropped sublayer keeps a bias, the same refit with no inputs. Our
 reading of PGB's weight compensation (arXiv 2502.03984).
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pgb_core.architectures import Sublayer, attention_mask, embed
 from pgb_core.batching import Batch
 from pgb_core.grouped import Constant, PrunedSublayer, cut, entry_rows, exit_order, stacked_entry
-from pgb_core.importance import DAMPING, solve_dtype, with_constant
+from pgb_core.importance import DAMPING, TokenWeights, solve_dtype, with_constant
 from pgb_core.layout import SublayerLayout
 from pgb_core.progress import Step, silent
 
@@ -39,8 +39,14 @@ class States:
     """(B, L, hidden)"""
     real: Tensor
     """(B, L) boolean, true on real tokens"""
+    samples: Tensor
+    """(B,) which calibration samples these are"""
     mask: Tensor | None
     """For `Sublayer.mix`."""
+
+    def weights_of(self, weights: Tensor) -> Tensor:
+        """(T,) weights of the real tokens among those of all samples, (samples, L)."""
+        return weights[self.samples, : self.real.shape[1]][self.real]
 
 
 @torch.no_grad()
@@ -50,7 +56,8 @@ def first_states(model: nn.Module, batches: Sequence[Batch]) -> list[States]:
     states: list[States] = []
     for batch in (batch.to(device) for batch in batches):
         x = embed(model, batch.inputs)
-        states.append(States(x, x, batch.attention_mask.bool(), attention_mask(batch.attention_mask)))
+        real = batch.attention_mask.bool()
+        states.append(States(x, x, real, batch.indices.to(device), attention_mask(batch.attention_mask)))
     return states
 
 
@@ -59,6 +66,7 @@ def compensate(
     model: nn.Module,
     sublayers: Sequence[Sublayer],
     layouts: Sequence[SublayerLayout],
+    weights: Sequence[TokenWeights],
     batches: Sequence[Batch],
     *,
     step: Step = silent,
@@ -70,7 +78,7 @@ def compensate(
     states = first_states(model, batches)
     refitted: list[PrunedSublayer] = []
     drifted = False
-    for i, (sub, layout) in enumerate(zip(sublayers, layouts, strict=True)):
+    for i, (sub, layout, tokens) in enumerate(zip(sublayers, layouts, weights, strict=True)):
         pruned = cut(sub, layout)
         drifted = drifted or not layout.untouched
 
@@ -78,22 +86,25 @@ def compensate(
             step(i * total + done, len(sublayers) * total, f"refitting the {sub.name}")
 
         if drifted:
-            refit(sub, pruned, states, step=inner)
+            refit(sub, pruned, states, tokens, step=inner)
         states = advance(sub, pruned, states, step=inner)
         refitted.append(pruned)
     return refitted
 
 
-def refit(sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], *, step: Step = silent) -> None:
+def refit(
+    sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], weights: TokenWeights, *, step: Step = silent
+) -> None:
     """Refit one sublayer in place: the entry matrices, then, on what they give, the exit."""
     total = 3 * len(states)
     if pruned.entry is not None:
-        gram, cross = entry_sums(sub, states, step)
+        gram, cross = entry_sums(sub, states, weights.entry, step)
         refit_entry(sub, pruned, gram, cross)
     sums = ExitSums(pruned.layout, sub.exit.weight.device)
     for n, state in enumerate(states):
         target = sub.exit(sub.hidden(state.dense, state.mask)) + state.dense - state.pruned
-        sums.add(pruned.hidden(state.pruned, state.mask)[state.real], target[state.real])
+        hidden = pruned.hidden(state.pruned, state.mask)
+        sums.add(hidden[state.real], target[state.real], state.weights_of(weights.exit))
         step(len(states) + n, total)
     refit_exit(sub, pruned, sums)
 
@@ -113,20 +124,23 @@ def advance(sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], *, 
 # --- sums over tokens ----------------------------------------------------------------------------------------------
 
 
-def entry_sums(sub: Sublayer, states: Sequence[States], step: Step = silent) -> tuple[Tensor, Tensor]:
-    """(hidden + 1, hidden + 1) sums over tokens of x' x'^T and of x x'^T: x dense, x' pruned, with a constant."""
+def entry_sums(
+    sub: Sublayer, states: Sequence[States], weights: Tensor, step: Step = silent
+) -> tuple[Tensor, Tensor]:
+    """(hidden + 1, hidden + 1) weighted sums over tokens of x' x'^T and x x'^T: x dense, x' pruned, with a constant."""
     size, device = sub.shape.hidden + 1, sub.exit.weight.device
     gram, cross = torch.zeros(size, size, device=device), torch.zeros(size, size, device=device)
     for n, state in enumerate(states):
         pruned = with_constant(state.pruned[state.real])
-        gram.addmm_(pruned.T, pruned)
-        cross.addmm_(with_constant(state.dense[state.real]).T, pruned)
+        weighted = pruned * state.weights_of(weights)[:, None]
+        gram.addmm_(pruned.T, weighted)
+        cross.addmm_(with_constant(state.dense[state.real]).T, weighted)
         step(n, 3 * len(states))
     return gram, cross
 
 
 class ExitSums:
-    """Sums over tokens for the refit of an exit: per group, over the inputs that the group reads and a constant."""
+    """Weighted sums over tokens for the refit of an exit: per group, over the inputs that it reads and a constant."""
 
     def __init__(self, layout: SublayerLayout, device: torch.device) -> None:
         self.inputs = [len(g.units) * layout.shape.width for g in layout.groups]
@@ -139,20 +153,20 @@ class ExitSums:
         """(r, k + 1) per group, of y z^T"""
         self.total = torch.zeros(layout.shape.hidden, device=device)
         """(hidden,) of y, in `order`"""
-        self.tokens = 0
+        self.weight = torch.zeros((), device=device)
 
-    def add(self, hidden: Tensor, target: Tensor) -> None:
+    def add(self, hidden: Tensor, target: Tensor, weights: Tensor) -> None:
         """Count (T, kept inner) inputs, group by group, and their (T, hidden) targets in the original order."""
-        target = target.index_select(1, self.order)
+        target = target.index_select(1, self.order) * weights[:, None]
         self.total += target.sum(dim=0)
-        self.tokens += len(target)
+        self.weight += weights.sum()
         if not self.grams:
             return
         rest = len(self.order) - sum(self.outputs)
         pieces = zip(hidden.split(self.inputs, dim=1), target.split([*self.outputs, rest], dim=1), strict=False)
         for gram, cross, (z, y) in zip(self.grams, self.crosses, pieces, strict=True):
             z = with_constant(z)
-            gram.addmm_(z.T, z)
+            gram.addmm_((z * weights[:, None]).T, z)
             cross.addmm_(y.T, z)
 
 
@@ -179,7 +193,7 @@ def refit_entry(sub: Sublayer, pruned: PrunedSublayer, gram: Tensor, cross: Tens
 @torch.no_grad()
 def refit_exit(sub: Sublayer, pruned: PrunedSublayer, sums: ExitSums) -> None:
     """Refit the exit in place, group by group; outputs in no group get their mean."""
-    mean = sums.total / sums.tokens
+    mean = sums.total / sums.weight
     if isinstance(pruned.exit, Constant):
         pruned.exit.bias.copy_(mean)
         return

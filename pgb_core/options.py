@@ -1,25 +1,21 @@
-"""Stage 3a, the option table: what could be done with each sublayer, what it costs and what it loses.
+"""Stage 2 and 3a: what could be done with each sublayer, by which method, and at what cost.
 
-The loss of an option is the error it leaves at the sublayer's output AFTER its own refit,
-1/2 sum_i q_i mean_t (y_ti - yhat_ti)^2, on dense inputs: mask, refit the entry matrices (from the Gram matrix of
-all calibration text), run them, refit the exit, measure on text that the exit's refit has not seen.
+Every sublayer may be untouched or dropped, keep some heads or neurons whole (a rectangle), or gather some in G groups.
+The methods differ in which of these they may choose; they share the scores, the prices (`pricing`) and the refit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
-from torch import Tensor, nn
+from torch import Tensor
 
 from pgb_core.architectures import Sublayer
-from pgb_core.batching import Batch
-from pgb_core.compensation import ExitSums, States, advance, first_states, refit_entry, refit_exit
-from pgb_core.grouped import cut
 from pgb_core.grouping import STARTS, FloatArray, group
 from pgb_core.importance import SublayerStatistics, elimination_order
 from pgb_core.layout import (
@@ -36,7 +32,16 @@ from pgb_core.layout import (
 from pgb_core.progress import Step, silent
 
 GROUP_COUNTS = (2, 3, 4, 6)
-NEURON_SHARES = (1, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 3 / 32, 1 / 16, 1 / 32, 1 / 64)
+FINE_STEP, COARSE_STEP = 0.85, 0.72
+"""Ratio of one neuron count to the next larger one, of rectangles and of groups, which take longer to price."""
+FEWEST_NEURONS = 4
+
+TABLE_METHODS: Mapping[str, Callable[[SublayerLayout], bool]] = {
+    "pgb": lambda layout: layout.dropped or layout.untouched or len(layout.groups) > 1,
+    "pgb-mixed": lambda layout: True,
+    "structured": lambda layout: len(layout.groups) <= 1,
+}
+"""Methods that share one option table, each with the layouts that it may choose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,38 +87,38 @@ def describe(layout: SublayerLayout) -> str:
 
 def candidate_layouts(
     shape: SublayerShape,
-    method: str,
     importance: Mapping[str, Tensor],
     order: IntArray,
     seed: int = 0,
     step: Step = silent,
 ) -> list[SublayerLayout]:
-    """The layouts that `method` may choose from, dropped and untouched included.
+    """The layouts that some method may choose, dropped and untouched included.
 
     Args:
         importance: (rows, columns) per matrix.
         order: (units,) the units in the order in which they are least missed.
     """
     layouts = [dropped_layout(shape), untouched_layout(shape)]
-    if method == "structured":
-        counts = unit_counts(shape, 1)
-        layouts += [rectangle_layout(shape, np.sort(order[-n:])) for n in counts if n < shape.units]
-    if method == "pgb":
-        scores = unit_scores(shape, importance)
-        for n, groups in enumerate(GROUP_COUNTS):
-            step(n, len(GROUP_COUNTS), f"{groups} groups")
-            layouts += grouped_layouts(shape, scores, order, groups, seed)
+    layouts += [rectangle_layout(shape, np.sort(order[-n:])) for n in unit_counts(shape, 1)[1:]]
+    scores = unit_scores(shape, importance)
+    for n, groups in enumerate(GROUP_COUNTS):
+        step(n, len(GROUP_COUNTS), f"{groups} groups")
+        layouts += grouped_layouts(shape, scores, order, groups, seed)
     return layouts
 
 
 def unit_counts(shape: SublayerShape, groups: int) -> list[int]:
-    """How many heads or neurons an option with `groups` groups may keep, the most first; multiples of `groups`."""
+    """How many heads or neurons an option with `groups` groups may keep, the most first.
+
+    Every number of heads; numbers of neurons in equal ratios, from all of them down to a handful per group.
+    """
     if shape.kind == "attention":
-        wanted = list(range(shape.units, 0, -1))
-    else:
-        wanted = [round(shape.units * share) for share in NEURON_SHARES]
-    counts = {n // groups * groups for n in wanted}
-    return sorted((n for n in counts if n >= groups), reverse=True)
+        return list(range(shape.units, groups - 1, -1))
+    ratio, least = (FINE_STEP, FEWEST_NEURONS) if groups == 1 else (COARSE_STEP, FEWEST_NEURONS * groups)
+    counts = {shape.units}
+    while (fewer := int(min(counts) * ratio)) >= least:
+        counts.add(fewer)
+    return sorted({n // groups * groups for n in counts if n >= groups}, reverse=True)
 
 
 def unit_scores(shape: SublayerShape, importance: Mapping[str, Tensor]) -> FloatArray:
@@ -157,48 +162,11 @@ def _layout(
     return SublayerLayout(shape, tuple(group for _, group in sorted(found, key=lambda pair: -pair[0])))
 
 
-# --- what it loses -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """Text on which options are refitted or measured: what the dense sublayer reads, and (T, hidden) what it gives."""
-
-    states: Sequence[States]
-    targets: Sequence[Tensor]
-
-
-@torch.no_grad()
-def sample_of(sub: Sublayer, states: Sequence[States]) -> Sample:
-    """The dense outputs of `sub` on the real tokens of `states`."""
-    return Sample(states, [sub.exit(sub.hidden(s.dense, s.mask))[s.real] for s in states])
-
-
-@torch.no_grad()
-def price(sub: Sublayer, layout: SublayerLayout, statistics: SublayerStatistics, fit: Sample, test: Sample) -> float:
-    """Loss of one option: refitted on `fit`, measured on `test`, both with dense inputs."""
-    if layout.untouched:
-        return 0.0
-    pruned = cut(sub, layout)
-    if len(layout.groups) > 1:  # a rectangle's entry reads everything: nothing to refit
-        refit_entry(sub, pruned, statistics.entry_gram, statistics.entry_gram)
-    sums = ExitSums(layout, sub.exit.weight.device)
-    for state, target in zip(fit.states, fit.targets, strict=True):
-        sums.add(pruned.hidden(state.dense, state.mask)[state.real], target)
-    refit_exit(sub, pruned, sums)
-    squares, tokens = torch.zeros_like(sub.exit.bias), 0
-    for state, target in zip(test.states, test.targets, strict=True):
-        squares += (pruned(state.dense, state.mask)[state.real] - target).square().sum(dim=0)
-        tokens += len(target)
-    return float((statistics.exit_sensitivity * squares).sum() / (2 * tokens))
-
-
 @torch.no_grad()
 def all_candidates(
     sublayers: Sequence[Sublayer],
     statistics: Sequence[SublayerStatistics],
     importance: Sequence[Mapping[str, Tensor]],
-    method: str,
     *,
     seed: int = 0,
     step: Step = silent,
@@ -215,33 +183,5 @@ def all_candidates(
 
         order = elimination_order(sub.exit.weight, stats.exit_gram, stats.exit_sensitivity, sub.shape.width, step=inner)
         with one_thread.limit(limits=1):
-            candidates.append(candidate_layouts(sub.shape, method, scores, order.cpu().numpy(), seed, inner))
+            candidates.append(candidate_layouts(sub.shape, scores, order.cpu().numpy(), seed, inner))
     return candidates
-
-
-@torch.no_grad()
-def price_candidates(
-    model: nn.Module,
-    sublayers: Sequence[Sublayer],
-    statistics: Sequence[SublayerStatistics],
-    candidates: Sequence[Sequence[SublayerLayout]],
-    fit: Sequence[Batch],
-    test: Sequence[Batch],
-    *,
-    step: Step = silent,
-) -> list[list[Option]]:
-    """The option table of every sublayer, cheapest first."""
-    tables: list[list[Option]] = []
-    fit_states, test_states = first_states(model, fit), first_states(model, test)
-    total, done = sum(len(layouts) for layouts in candidates), 0
-    for sub, stats, layouts in zip(sublayers, statistics, candidates, strict=True):
-        options: list[Option] = []
-        fit_sample, test_sample = sample_of(sub, fit_states), sample_of(sub, test_states)
-        for n, layout in enumerate(layouts):
-            step(done, total, f"pricing the {sub.name}, option {n + 1} of {len(layouts)}")
-            options.append(Option(layout, price(sub, layout, stats, fit_sample, test_sample)))
-            done += 1
-        tables.append(sorted(options, key=lambda option: (option.cost, option.loss)))
-        whole = cut(sub, untouched_layout(sub.shape))
-        fit_states, test_states = (advance(sub, whole, states) for states in (fit_states, test_states))
-    return tables

@@ -26,9 +26,10 @@ from pgb_core.budget import TOLERANCE, choose
 from pgb_core.compensation import compensate
 from pgb_core.errors import JobCancelled, explain, reason
 from pgb_core.grouped import cut, install
-from pgb_core.importance import collect_statistics, matrix_importance
+from pgb_core.importance import SublayerStatistics, collect_statistics, matrix_importance
 from pgb_core.layout import SublayerLayout
-from pgb_core.options import Option, all_candidates, price_candidates
+from pgb_core.options import TABLE_METHODS, Option, all_candidates
+from pgb_core.pricing import price_candidates, pricing_batches
 from pgb_core.progress import Progress, ProgressCallback, Reporter
 from pgb_core.spec import PruneSpec
 
@@ -40,8 +41,6 @@ log = logging.getLogger(__name__)
 BATCH = 32
 GRAM_TOKENS = 10
 """Tokens behind an exit's Gram matrix, for each of its rows."""
-PRICING_TOKENS = 6144
-"""Calibration tokens on which options are refitted; a third of that again, unseen, measures them."""
 
 _WEIGHTS = {  # seconds of the demo on two CPU cores
     "loading": 4.0,
@@ -73,6 +72,7 @@ class Plan:
     """What is to be kept: the option tables, the choice among them, and the scores behind both."""
 
     sublayers: list[Sublayer]
+    statistics: list[SublayerStatistics]
     importance: list[dict[str, Tensor]]
     tables: list[list[Option]]
     chosen: list[int]
@@ -198,7 +198,8 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
 
     with clock.stage("compensation"):
         ready = list(batches(calibration, BATCH))
-        refitted = compensate(model, sublayers, layouts, ready, step=reporter.stage("compensation"))
+        counted = [stats.weights for stats in plan.statistics]
+        refitted = compensate(model, sublayers, layouts, counted, ready, step=reporter.stage("compensation"))
         models = {
             "dense": model,
             "masked": install(model, sublayers, [cut(s, layout) for s, layout in zip(sublayers, layouts, strict=True)]),
@@ -288,7 +289,7 @@ def make_plan(
         statistics = collect_statistics(
             loaded.model,
             sublayers,
-            batches(calibration, BATCH),
+            list(batches(calibration, BATCH)),
             len(calibration),
             exit_every=_exit_every(calibration, sublayers),
             fisher=spec.importance == "fisher",
@@ -300,11 +301,13 @@ def make_plan(
         ]
     with clock.stage("grouping"):
         step = reporter.stage("grouping")
-        candidates = all_candidates(sublayers, statistics, importance, spec.method, seed=spec.seed, step=step)
+        candidates = all_candidates(sublayers, statistics, importance, seed=spec.seed, step=step)
     with clock.stage("budget"):
-        fit, test = pricing_batches(calibration, spec.seed)
+        fit, test = pricing_batches(calibration, spec.seed, BATCH)
         step = reporter.stage("budget")
         tables = price_candidates(loaded.model, sublayers, statistics, candidates, fit, test, step=step)
+        may_choose = TABLE_METHODS[spec.method]
+        tables = [[option for option in table if may_choose(option.layout)] for table in tables]
         total = sum(sub.shape.weights for sub in sublayers)
         chosen = choose(
             [[option.cost for option in table] for table in tables],
@@ -312,26 +315,14 @@ def make_plan(
             budget=round(total * spec.density),
             slack=round(total * TOLERANCE),
         )
-    return Plan(sublayers, importance, tables, chosen)
+    return Plan(sublayers, statistics, importance, tables, chosen)
 
 
 def _exit_every(calibration: Sequence[Example], sublayers: Sequence[Sublayer]) -> int:
     """One in how many samples makes `GRAM_TOKENS` tokens for each row of the largest Gram matrix."""
     tokens = sum(len(example.input_ids) for example in calibration)
-    return max(1, tokens // (GRAM_TOKENS * max(sub.shape.inner for sub in sublayers)))
-
-
-def pricing_batches(calibration: Sequence[Example], seed: int) -> tuple[list[Batch], list[Batch]]:
-    """Two disjoint samples of the calibration text: one to refit options on, one to measure them on."""
-    order = np.random.default_rng(seed).permutation(len(calibration))
-    lengths = np.cumsum([len(calibration[i].input_ids) for i in order])
-    split = min(int(np.searchsorted(lengths, PRICING_TOKENS)) + 1, max(1, len(order) * 3 // 4))
-    end = int(np.searchsorted(lengths, lengths[split - 1] * 4 / 3)) + 1
-    fit, test = order[:split], order[split : max(end, split + 1)]
-    return (
-        list(batches([calibration[i] for i in fit], BATCH)),
-        list(batches([calibration[i] for i in test], BATCH)),
-    )
+    wanted = GRAM_TOKENS * max(sub.shape.inner for sub in sublayers)
+    return max(1, min(tokens // wanted, len(calibration) // 4))
 
 
 def _scores(spec: PruneSpec, loaded: Loaded, models: dict[str, nn.Module], reporter: Reporter) -> dict[str, Any]:
