@@ -142,7 +142,7 @@ def _collate(examples: Sequence[Example], positions: Sequence[int], pad_id: int)
     )
 
 
-def stratified_positions(labels: Sequence[int], count: int, seed: int) -> list[int]:
+def stratified_positions(labels: Sequence[int] | Sequence[str], count: int, seed: int) -> list[int]:
     """Positions of `count` examples without replacement (all, if there are fewer), ascending.
 
     Each label has its share of the whole, rounded by largest remainder, so it is off by less than one example.

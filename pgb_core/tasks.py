@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgb_core import demo, hub
+from pgb_core.corpora import CORPORA
 from pgb_core.errors import TaskError, raise_if_cancelled
 
 if TYPE_CHECKING:
@@ -52,15 +53,9 @@ class Task:
 
 
 _ALL = (
-    Task(
-        "bbc-news",
-        "BBC news",
-        "Which of five sections a news article is from. Works offline.",
-        "accuracy",
-        ("text",),
-        64,
-        True,
-        tuple(demo.BBC_LABELS.values()),
+    *(
+        Task(name, corpus.title, corpus.description, "accuracy", ("text",), corpus.max_length, True, corpus.labels)
+        for name, corpus in CORPORA.items()
     ),
     Task(
         "csv",
@@ -132,9 +127,7 @@ def load_task(
     if name == "csv":
         train, evaluation = _load_files(train_file, eval_file, id2label, seed)
     elif task.offline:
-        table = demo.load_texts(name)
-        table["label"] = _match_names(task, id2label, table["label"])
-        train, evaluation = _split(table, SPLIT_SEED, name)
+        train, evaluation, _ = _load_offline(task, id2label)
     else:
         train, evaluation = (_load_glue(task, split, id2label) for split in ("train", "validation"))
     if len(train) < LEAST_TRAINING_ROWS:
@@ -149,6 +142,23 @@ def load_task(
         Dataset.from_dict(evaluation.to_dict(orient="list")),
         names,
     )
+
+
+def load_reserve(name: str, id2label: Mapping[int, str]) -> Dataset:
+    """The rows of an offline task that `load_task` gives to no run, in the same form.
+
+    A benchmark may choose a method's defaults on them and still report a score on rows that decided nothing.
+
+    Raises:
+        TaskError: the task has none.
+    """
+    from datasets import Dataset
+
+    if name not in CORPORA or CORPORA[name].split is None:
+        have = [name for name, corpus in CORPORA.items() if corpus.split]
+        raise TaskError(f"task {name!r} has no reserve of rows; {' and '.join(have)} has one.")
+    reserve = _load_offline(TASKS[name], id2label)[2]
+    return Dataset.from_dict(reserve.to_dict(orient="list"))
 
 
 def compute_score(metric: str, predictions: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
@@ -174,6 +184,29 @@ def standard_error(metric: str, predictions: NDArray[np.int64], labels: NDArray[
     generator = np.random.default_rng(0)
     draws = (generator.integers(0, count, count) for _ in range(_BOOTSTRAP))
     return float(np.std([compute_score(metric, predictions[d], labels[d]) for d in draws], ddof=1))
+
+
+def _load_offline(task: Task, id2label: Mapping[int, str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Rows to train on, rows held out and the reserve; which they are depends on nothing but the task."""
+    table = demo.load_texts(task.name)
+    split = CORPORA[task.name].split
+    parts = _split_in_three(table, *split) if split else (*_split(table, SPLIT_SEED, task.name), table[:0])
+    train, evaluation, reserve = (
+        part.assign(label=_match_names(task, id2label, part["label"].tolist())) for part in parts
+    )
+    return train, evaluation, reserve
+
+
+def _split_in_three(
+    table: pd.DataFrame, train_rows: int, held_out_rows: int
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """`train_rows` rows, `held_out_rows` rows and the others, each with the labels in the proportions of the whole."""
+    from pgb_core.batching import stratified_positions
+
+    held_out = stratified_positions(table["label"].tolist(), held_out_rows, SPLIT_SEED)
+    others = table.drop(index=held_out)
+    train = others.iloc[stratified_positions(others["label"].tolist(), train_rows, SPLIT_SEED)]
+    return train, table.loc[held_out], others.drop(index=train.index)
 
 
 def _split(table: pd.DataFrame, seed: int, what: str) -> tuple[pd.DataFrame, pd.DataFrame]:

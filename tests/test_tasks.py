@@ -68,7 +68,7 @@ def test_the_module_is_light() -> None:
 
 
 def test_tasks_are_named_by_their_key() -> None:
-    assert list(TASKS) == ["bbc-news", "csv", "sst2", "qnli"]
+    assert list(TASKS) == ["bbc-news", "tweets", "csv", "sst2", "qnli"]
     assert all(key == task.name and task.title and task.description.endswith(".") for key, task in TASKS.items())
 
 
