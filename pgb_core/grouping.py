@@ -36,7 +36,7 @@ class Grouping:
 
 def group(
     scores: FloatArray,
-    groups: int,
+    shares: Sequence[float],
     *,
     sections: Sequence[int] | None = None,
     starts: Sequence[str] = STARTS,
@@ -44,10 +44,11 @@ def group(
     seed: int = 0,
     rounds: int = 30,
 ) -> Grouping:
-    """Share out the units and the columns of `scores` among `groups` groups of equal size (to one).
+    """Share out the units and the columns of `scores` among groups.
 
     Args:
         scores: (units, columns), non-negative.
+        shares: (G,) of the units and of the columns that each group gets, adding up to 1; see `equal_shares`.
         sections: widths of the consecutive column sections that are shared out separately; default one section.
         starts: which of `STARTS` to try.
         columns: (columns,) a further start, the columns' groups of a similar problem.
@@ -57,19 +58,37 @@ def group(
         ValueError: more groups than units or columns of a section.
     """
     sections = sections or [scores.shape[1]]
-    if groups < 1 or groups > min(scores.shape[0], *sections):
-        raise ValueError(f"{groups} groups do not fit {scores.shape[0]} units and sections of {min(sections)} columns.")
+    if not 1 <= len(shares) <= min(scores.shape[0], *sections):
+        raise ValueError(
+            f"{len(shares)} groups do not fit {scores.shape[0]} units and sections of {min(sections)} columns."
+        )
     first = [columns] if columns is not None else []
-    first += [_START[name](scores, groups, sections, np.random.default_rng(seed)) for name in starts]
-    candidates = [_alternate(scores, groups, sections, start, rounds) for start in first]
+    first += [_START[name](scores, shares, sections, np.random.default_rng(seed)) for name in starts]
+    candidates = [_alternate(scores, shares, sections, start, rounds) for start in first]
     return max(candidates, key=lambda grouping: grouping.kept)
 
 
-def equal_sizes(total: int, groups: int) -> IntArray:
-    """(groups,) sizes that differ by at most one and add up to `total`."""
-    sizes: IntArray = np.full(groups, total // groups, dtype=np.int64)
-    sizes[: total % groups] += 1
-    return sizes
+def equal_shares(groups: int) -> tuple[float, ...]:
+    """(groups,) equal shares.
+
+    >>> equal_shares(2)
+    (0.5, 0.5)
+    """
+    return (1 / groups,) * groups
+
+
+def sizes(total: int, shares: Sequence[float]) -> IntArray:
+    """(G,) whole sizes that add up to `total`: each at least 1, else off its share by less than one.
+
+    >>> sizes(10, (0.75, 0.25)).tolist()
+    [8, 2]
+    """
+    exact = np.asarray(shares) * total
+    found: IntArray = np.maximum(np.floor(exact + 1e-9).astype(np.int64), 1)
+    while (missing := total - int(found.sum())) != 0:  # the largest remainders first
+        place = np.argmax(exact - found) if missing > 0 else np.argmin(np.where(found > 1, exact - found, np.inf))
+        found[place] += np.sign(missing)
+    return found
 
 
 # --- the transportation problem ------------------------------------------------------------------------------------
@@ -168,13 +187,16 @@ def _shortest_path(loss: FloatArray, sources: NDArray[np.bool_], targets: NDArra
 # --- alternation ---------------------------------------------------------------------------------------------------
 
 
-def _alternate(scores: FloatArray, groups: int, sections: Sequence[int], columns: IntArray, rounds: int) -> Grouping:
+def _alternate(
+    scores: FloatArray, shares: Sequence[float], sections: Sequence[int], columns: IntArray, rounds: int
+) -> Grouping:
     """Units for the columns, columns for the units, until the kept score no longer grows."""
+    groups = len(shares)
     best = Grouping(np.zeros(len(scores), dtype=np.int64), columns, -np.inf)
     for _ in range(rounds):
-        units = assign(scores @ one_hot(columns, groups), equal_sizes(len(scores), groups))
+        units = assign(scores @ one_hot(columns, groups), sizes(len(scores), shares))
         value = scores.T @ one_hot(units, groups)  # (columns, G)
-        columns = _share_out(value, groups, sections)
+        columns = _share_out(value, shares, sections)
         kept = float(value[np.arange(len(columns)), columns].sum())
         if kept <= best.kept * (1 + 1e-9):
             break
@@ -182,10 +204,10 @@ def _alternate(scores: FloatArray, groups: int, sections: Sequence[int], columns
     return best
 
 
-def _share_out(value: FloatArray, groups: int, sections: Sequence[int]) -> IntArray:
+def _share_out(value: FloatArray, shares: Sequence[float], sections: Sequence[int]) -> IntArray:
     """(columns,) groups of all columns, each section by itself, by their (columns, G) values."""
     parts = np.split(value, np.cumsum(sections)[:-1])
-    return np.concatenate([assign(part, equal_sizes(len(part), groups)) for part in parts])
+    return np.concatenate([assign(part, sizes(len(part), shares)) for part in parts])
 
 
 def one_hot(labels: IntArray, groups: int) -> FloatArray:
@@ -197,26 +219,26 @@ def one_hot(labels: IntArray, groups: int) -> FloatArray:
 # --- starts: each gives the columns' groups ------------------------------------------------------------------------
 
 
-def _random(scores: FloatArray, groups: int, sections: Sequence[int], rng: np.random.Generator) -> IntArray:
-    parts = [rng.permutation(np.repeat(np.arange(groups), equal_sizes(size, groups))) for size in sections]
+def _random(scores: FloatArray, shares: Sequence[float], sections: Sequence[int], rng: np.random.Generator) -> IntArray:
+    parts = [rng.permutation(np.repeat(np.arange(len(shares)), sizes(size, shares))) for size in sections]
     return np.concatenate(parts)
 
 
-def _greedy(scores: FloatArray, groups: int, sections: Sequence[int], rng: np.random.Generator) -> IntArray:
+def _greedy(scores: FloatArray, shares: Sequence[float], sections: Sequence[int], rng: np.random.Generator) -> IntArray:
     """Group sort (after Zhao and Luk, arXiv 1811.09341): sort columns by their sum over a group's rows and rows by
     their sum over the group's columns, in turn; peel the group off; repeat with what is left.
     """
     labels = np.full(scores.shape[1], -1, dtype=np.int64)
     free = np.ones(len(scores), dtype=bool)
     starts = np.cumsum([0, *sections])
-    for g, size in enumerate(equal_sizes(len(scores), groups)):
+    for g, size in enumerate(sizes(len(scores), shares)):
         rows = _largest(scores.sum(axis=1), free, int(size))
         chosen = np.empty(0, dtype=np.int64)
         for _ in range(5):
             total = scores[rows].sum(axis=0)
             chosen = np.concatenate(
                 [
-                    a + _largest(total[a:b], labels[a:b] < 0, int(equal_sizes(b - a, groups)[g]))
+                    a + _largest(total[a:b], labels[a:b] < 0, int(sizes(b - a, shares)[g]))
                     for a, b in zip(starts, starts[1:], strict=False)
                 ]
             )
@@ -231,7 +253,9 @@ def _largest(value: FloatArray, allowed: NDArray[np.bool_], count: int) -> IntAr
     return order[:count]
 
 
-def _spectral(scores: FloatArray, groups: int, sections: Sequence[int], rng: np.random.Generator) -> IntArray:
+def _spectral(
+    scores: FloatArray, shares: Sequence[float], sections: Sequence[int], rng: np.random.Generator
+) -> IntArray:
     """Co-clustering (Dhillon, KDD 2001): the leading singular vectors of the normalized scores tell columns that share
     rows; the clusters, which may be of any size, then get their prescribed sizes by `assign`.
     """
@@ -241,6 +265,7 @@ def _spectral(scores: FloatArray, groups: int, sections: Sequence[int], rng: np.
     v = 1 / np.sqrt(scores.sum(axis=0) + 1e-12 * scores.sum() + 1e-300)
     normalized = u[:, None] * scores * v
     _, vectors = np.linalg.eigh(_smaller_gram(normalized))
+    groups = len(shares)
     lead = vectors[:, ::-1][:, 1 : groups + 1]
     if normalized.shape[0] < normalized.shape[1]:
         lead = normalized.T @ lead  # left singular vectors to right ones, up to scale
@@ -248,14 +273,14 @@ def _spectral(scores: FloatArray, groups: int, sections: Sequence[int], rng: np.
     lead = lead / (np.linalg.norm(lead, axis=0) + 1e-300)
     kmeans = KMeans(groups, n_init=1, random_state=int(rng.integers(2**31))).fit(lead)
     distance = kmeans.transform(lead) ** 2  # (columns, G)
-    return _share_out(-distance, groups, sections)
+    return _share_out(-distance, shares, sections)
 
 
 def _smaller_gram(x: FloatArray) -> FloatArray:
     return x @ x.T if x.shape[0] < x.shape[1] else x.T @ x
 
 
-_START: dict[str, Callable[[FloatArray, int, Sequence[int], np.random.Generator], IntArray]] = {
+_START: dict[str, Callable[[FloatArray, Sequence[float], Sequence[int], np.random.Generator], IntArray]] = {
     "greedy": _greedy,
     "spectral": _spectral,
     "random": _random,

@@ -21,7 +21,7 @@ from pgb_core.layout import EXIT_NAME
 from pgb_core.progress import Step, silent
 
 FLOOR = 0.02
-"""Weight of a token whose gradient vanishes, relative to the mean of its sample: keeps Gram matrices solvable."""
+"""Least weight of a token, relative to the mean: keeps Gram matrices solvable."""
 DAMPING = 1e-3
 """Added to a Gram matrix's diagonal before it is inverted, relative to the mean of the diagonal."""
 
@@ -30,9 +30,10 @@ DAMPING = 1e-3
 class TokenWeights:
     """How much each calibration token counts in a sublayer's least squares: (samples, L), 0 on padding.
 
-    The weight of a token is the length of its gradient, |dL/dy_t|, and `FLOOR` times the mean length in its sample.
-    Second order asks for the square, but that leaves some hundred of the demo's 65,536 tokens to fit to; the root
-    generalizes. In the last layer only the first token reaches the loss, so it is nearly alone there.
+    Every sample counts the same, and among its tokens each by the length of its gradient, |dL/dy_t|, on a small floor.
+    Second order asks for the squares, but they leave some hundred of the demo's 65,536 tokens to fit to, of texts that
+    the model finds hard; this generalizes better. In the last layer only the first token reaches the loss, so it is
+    nearly alone there.
     """
 
     entry: Tensor
@@ -110,7 +111,8 @@ class _Sums:
 def token_weights(gradients: Sequence[Tensor], real: Tensor) -> Tensor:
     """(B, L) weights of the tokens (`TokenWeights`) from the gradients (B, L, .) of the outputs that are fitted."""
     length = torch.stack([g.square().sum(dim=-1) for g in gradients]).sum(dim=0).sqrt() * real
-    return (length + FLOOR * length.sum(dim=1, keepdim=True) / real.sum(dim=1, keepdim=True)) * real
+    share = length / length.sum(dim=1, keepdim=True).clamp_min(torch.finfo(length.dtype).tiny)
+    return share + FLOOR * real / real.sum(dim=1, keepdim=True)
 
 
 def add_gram(total: Tensor, x: Tensor, weights: Tensor) -> None:

@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from pgb_core.architectures import Sublayer
-from pgb_core.grouping import STARTS, FloatArray, group
+from pgb_core.grouping import STARTS, FloatArray, equal_shares, group
 from pgb_core.importance import SublayerStatistics, elimination_order
 from pgb_core.layout import (
     EXIT_NAME,
@@ -31,7 +31,8 @@ from pgb_core.layout import (
 )
 from pgb_core.progress import Step, silent
 
-GROUP_COUNTS = (2, 3, 4, 6)
+SPLITS = (*(equal_shares(groups) for groups in (2, 3, 4, 6)), (3 / 4, 1 / 4), (7 / 8, 1 / 8), (15 / 16, 1 / 16))
+"""How groups share units, inputs and outputs. The unequal ones lie between two equal groups and an untouched sublayer."""
 FINE_STEP, COARSE_STEP = 0.85, 0.72
 """Ratio of one neuron count to the next larger one, of rectangles and of groups, which take longer to price."""
 FEWEST_NEURONS = 4
@@ -101,9 +102,9 @@ def candidate_layouts(
     layouts = [dropped_layout(shape), untouched_layout(shape)]
     layouts += [rectangle_layout(shape, np.sort(order[-n:])) for n in unit_counts(shape, 1)[1:]]
     scores = unit_scores(shape, importance)
-    for n, groups in enumerate(GROUP_COUNTS):
-        step(n, len(GROUP_COUNTS), f"{groups} groups")
-        layouts += grouped_layouts(shape, scores, order, groups, seed)
+    for n, shares in enumerate(SPLITS):
+        step(n, len(SPLITS), f"{len(shares)} groups")
+        layouts += grouped_layouts(shape, scores, order, shares, seed)
     return layouts
 
 
@@ -131,7 +132,7 @@ def unit_scores(shape: SublayerShape, importance: Mapping[str, Tensor]) -> Float
 
 
 def grouped_layouts(
-    shape: SublayerShape, scores: FloatArray, order: IntArray, groups: int, seed: int = 0
+    shape: SublayerShape, scores: FloatArray, order: IntArray, shares: Sequence[float], seed: int = 0
 ) -> list[SublayerLayout]:
     """One layout per unit count: permutation and grouping of the units that are most missed.
 
@@ -139,10 +140,11 @@ def grouped_layouts(
     """
     layouts: list[SublayerLayout] = []
     columns: IntArray | None = None
+    groups = len(shares)
     for count in unit_counts(shape, groups) if groups <= shape.hidden else []:
         units = order[-count:]
         starts = STARTS if columns is None else ()
-        grouping = group(scores[units], groups, sections=[shape.hidden] * 2, starts=starts, columns=columns, seed=seed)
+        grouping = group(scores[units], shares, sections=[shape.hidden] * 2, starts=starts, columns=columns, seed=seed)
         columns = grouping.columns
         layouts.append(_layout(shape, scores[units], units, grouping.units, columns, groups))
     return layouts

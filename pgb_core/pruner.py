@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pgb_core import checkpoints, evaluation, recovery, results, store, tasks
 from pgb_core.architectures import Sublayer, encoder_sublayers
-from pgb_core.batching import Batch, Example, batches, encode, stratified_positions
+from pgb_core.batching import Example, batches, encode, stratified_positions
 from pgb_core.budget import TOLERANCE, choose
 from pgb_core.compensation import compensate
 from pgb_core.errors import JobCancelled, explain, reason
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH = 32
-GRAM_TOKENS = 10
+GRAM_TOKENS = 20
 """Tokens behind an exit's Gram matrix, for each of its rows."""
 
 _WEIGHTS = {  # seconds of the demo on two CPU cores

@@ -42,15 +42,16 @@ def test_a_dropped_sublayer_keeps_the_mean_of_its_target(network: Network) -> No
     sub = network.sublayers[1]
     states = first_states(network.model, network.batches)
     pruned = cut(sub, dropped_layout(sub.shape))
-    refit(sub, pruned, states)
+    refit(sub, pruned, states, network.weights[1])
     with torch.no_grad():
         outputs = torch.cat([sub.exit(sub.hidden(s.dense, s.mask))[s.real] for s in states])
-    assert torch.allclose(pruned.exit.bias, outputs.mean(dim=0), atol=1e-5)
+        weights = torch.cat([s.weights_of(network.weights[1].exit) for s in states])
+    assert torch.allclose(pruned.exit.bias, weights @ outputs / weights.sum(), atol=1e-5)
 
 
 @pytest.mark.parametrize("index", range(4))
 def test_the_refit_never_raises_the_calibration_error_of_its_matrix(network: Network, index: int) -> None:
-    sub = network.sublayers[index]
+    sub, weights = network.sublayers[index], network.weights[index]
     states = first_states(network.model, network.batches)
     for earlier in network.sublayers[:index]:
         states = advance(earlier, cut(earlier, untouched_layout(earlier.shape)), states)
@@ -65,16 +66,17 @@ def test_the_refit_never_raises_the_calibration_error_of_its_matrix(network: Net
             with torch.no_grad():
                 for s in states:
                     x = s.dense[s.real]
+                    heard, sent = (s.weights_of(w)[:, None] for w in (weights.entry, weights.exit))
                     kept = torch.from_numpy(np.concatenate([layout.unit_rows(g) for g in layout.groups]))
                     for part, linear in zip(pruned.entry.forward_parts(x), sub.entries, strict=True):
-                        entry += float((part - linear(x)[:, kept]).square().sum())
+                        entry += float((heard * (part - linear(x)[:, kept]).square()).sum())
                     target = sub.exit(sub.hidden(s.dense, s.mask))
-                    exit_ += float((pruned(s.dense, s.mask) - target)[s.real].square().sum())
+                    exit_ += float((sent * (pruned(s.dense, s.mask) - target)[s.real].square()).sum())
             return entry, exit_
 
-        rounding = 1e-6 * sum(int(s.real.sum()) * sub.shape.inner for s in states)
+        rounding = 1e-6 * sub.shape.inner * float(weights.entry.sum() + weights.exit.sum())
         before = errors()[0]
-        gram, cross = entry_sums(sub, states)
+        gram, cross = entry_sums(sub, states, network.weights[index].entry)
         refit_entry(sub, pruned, gram, cross)
         after, exit_before = errors()
         assert after <= before * (1 + 1e-4) + rounding
@@ -82,7 +84,8 @@ def test_the_refit_never_raises_the_calibration_error_of_its_matrix(network: Net
         with torch.no_grad():
             for s in states:
                 target = sub.exit(sub.hidden(s.dense, s.mask))
-                sums.add(pruned.hidden(s.dense, s.mask)[s.real], target[s.real])
+                hidden = pruned.hidden(s.dense, s.mask)
+                sums.add(hidden[s.real], target[s.real], s.weights_of(network.weights[index].exit))
         refit_exit(sub, pruned, sums)
         assert errors()[1] <= exit_before * (1 + 1e-4) + rounding
 
@@ -90,7 +93,7 @@ def test_the_refit_never_raises_the_calibration_error_of_its_matrix(network: Net
 def test_compensation_brings_the_logits_back_towards_the_dense_ones(network: Network) -> None:
     layouts = [candidates[-1] for candidates in network.candidates]
     batch = network.batches[0]
-    refitted = compensate(network.model, network.sublayers, layouts, network.batches)
+    refitted = compensate(network.model, network.sublayers, layouts, network.weights, network.batches)
     masked = [cut(sub, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
     with torch.no_grad():
         dense = network.model(**batch.inputs).logits
@@ -104,7 +107,9 @@ def test_compensation_brings_the_logits_back_towards_the_dense_ones(network: Net
 def test_keeping_everything_changes_nothing(network: Network) -> None:
     layouts = [untouched_layout(sub.shape) for sub in network.sublayers]
     kept = install(
-        network.model, network.sublayers, compensate(network.model, network.sublayers, layouts, network.batches)
+        network.model,
+        network.sublayers,
+        compensate(network.model, network.sublayers, layouts, network.weights, network.batches),
     )
     with torch.no_grad():
         for batch in network.batches:

@@ -6,19 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pgb_core.compensation import first_states
-from pgb_core.grouped import cut
-from pgb_core.layout import ENTRY_NAMES, SublayerShape, dropped_layout, rectangle_layout, untouched_layout
-from pgb_core.options import (
-    candidate_layouts,
-    describe,
-    price,
-    price_candidates,
-    sample_of,
-    unit_counts,
-    unit_scores,
+from pgb_core.layout import (
+    ENTRY_NAMES,
+    SublayerLayout,
+    SublayerShape,
+    dropped_layout,
+    rectangle_layout,
+    untouched_layout,
 )
-from tests.network import Network
+from pgb_core.options import TABLE_METHODS, candidate_layouts, describe, unit_counts, unit_scores
 
 SHAPES = [SublayerShape("attention", 12, 6, 2), SublayerShape("feed_forward", 12, 48, 1)]
 
@@ -29,9 +25,14 @@ def importance_of(shape: SublayerShape, seed: int = 0) -> dict[str, torch.Tensor
     return {**scores, "output": torch.rand(shape.hidden, shape.inner, generator=generator)}
 
 
+def offered(method: str, shape: SublayerShape) -> list[SublayerLayout]:
+    layouts = candidate_layouts(shape, importance_of(shape), np.arange(shape.units))
+    return [layout for layout in layouts if TABLE_METHODS[method](layout)]
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)
 def test_pgb_offers_groups_that_partition_what_is_kept(shape: SublayerShape) -> None:
-    layouts = candidate_layouts(shape, "pgb", importance_of(shape), np.arange(shape.units))
+    layouts = offered("pgb", shape)
     assert layouts[0].dropped
     assert layouts[1].untouched
     assert {len(layout.groups) for layout in layouts[2:]} == {2, 3, 4, 6}
@@ -48,7 +49,7 @@ def test_pgb_offers_groups_that_partition_what_is_kept(shape: SublayerShape) -> 
 def test_groups_and_their_members_come_most_important_first(shape: SublayerShape) -> None:
     importance = importance_of(shape)
     scores = unit_scores(shape, importance)
-    for layout in candidate_layouts(shape, "pgb", importance, np.arange(shape.units))[2:]:
+    for layout in offered("pgb", shape)[2:]:
         kept: list[float] = []
         for group in layout.groups:
             block = scores[np.ix_(group.units, np.concatenate([group.columns, group.rows + shape.hidden]))]
@@ -61,7 +62,8 @@ def test_groups_and_their_members_come_most_important_first(shape: SublayerShape
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)
 def test_structured_offers_whole_units_only(shape: SublayerShape) -> None:
-    layouts = candidate_layouts(shape, "structured", importance_of(shape), np.arange(shape.units))
+    layouts = offered("structured", shape)
+    assert len(layouts) > 5
     for layout in layouts[2:]:
         (only,) = layout.groups
         assert len(only.columns) == len(only.rows) == shape.hidden
@@ -69,10 +71,24 @@ def test_structured_offers_whole_units_only(shape: SublayerShape) -> None:
         assert only.units.tolist() == list(range(shape.units - layout.kept_units, shape.units))
 
 
-def test_counts_are_multiples_of_the_groups() -> None:
-    assert unit_counts(SHAPES[0], 4) == [4]
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)
+def test_mixed_offers_what_the_two_others_do_and_nothing_else(shape: SublayerShape) -> None:
+    labels = {method: {describe(layout) for layout in offered(method, shape)} for method in TABLE_METHODS}
+    assert labels["pgb-mixed"] == labels["pgb"] | labels["structured"]
+    assert labels["pgb"] & labels["structured"] == {"dropped", "untouched"}
+
+
+def test_every_number_of_heads_and_neurons_down_to_a_handful() -> None:
     assert unit_counts(SHAPES[0], 1) == [6, 5, 4, 3, 2, 1]
-    assert all(count % 3 == 0 for count in unit_counts(SHAPES[1], 3))
+    assert unit_counts(SHAPES[0], 4) == [6, 5, 4]
+    wide = SublayerShape("feed_forward", 768, 3072, 1)
+    for groups in (1, 2, 3, 4, 6):
+        counts = unit_counts(wide, groups)
+        assert counts == sorted(counts, reverse=True)
+        assert counts[0] == 3072
+        assert all(count % groups == 0 for count in counts)
+        assert counts[-1] < 7 * groups
+        assert min(fewer / more for more, fewer in zip(counts, counts[1:], strict=False)) > 0.65
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)
@@ -94,53 +110,3 @@ def test_descriptions_are_words() -> None:
         for layout in (dropped_layout(shape), untouched_layout(shape), rectangle_layout(shape, np.array([1])))
     ]
     assert texts == ["dropped", "untouched", "1 head"]
-
-
-@pytest.mark.parametrize("index", range(4))
-def test_prices_order_as_they_should(network: Network, index: int) -> None:
-    sub, stats = network.sublayers[index], network.statistics[index]
-    states = first_states(network.model, network.batches)
-    sample = sample_of(sub, states)
-
-    def loss(layout) -> float:
-        return price(sub, layout, stats, sample, sample)
-
-    units = np.arange(sub.shape.units)
-    dropped, some, most = (
-        loss(layout)
-        for layout in (
-            dropped_layout(sub.shape),
-            rectangle_layout(sub.shape, units[: len(units) // 2]),
-            rectangle_layout(sub.shape, units[:-1]),
-        )
-    )
-    assert loss(untouched_layout(sub.shape)) == 0
-    assert dropped > some > most > 0  # nested options, refitted and measured on the same text
-
-
-def test_the_price_of_dropping_is_the_weighted_variance_of_the_output(network: Network) -> None:
-    sub, stats = network.sublayers[1], network.statistics[1]
-    sample = sample_of(sub, first_states(network.model, network.batches))
-    outputs = torch.cat(list(sample.targets))
-    expected = 0.5 * (stats.exit_sensitivity * outputs.var(dim=0, correction=0)).sum()
-    assert price(sub, dropped_layout(sub.shape), stats, sample, sample) == pytest.approx(float(expected), rel=1e-4)
-
-
-def test_tables_are_sorted_by_cost_and_cost_what_the_modules_hold(network: Network) -> None:
-    tables = price_candidates(
-        network.model,
-        network.sublayers,
-        network.statistics,
-        network.candidates,
-        network.batches[:4],
-        network.batches[4:],
-    )
-    for sub, table in zip(network.sublayers, tables, strict=True):
-        assert [option.cost for option in table] == sorted(option.cost for option in table)
-        assert table[0].label == "dropped"
-        assert table[-1].label == "untouched"
-        for option in table[1:]:
-            pruned = cut(sub, option.layout)
-            assert pruned.entry is not None
-            held = sum(w.numel() for w in [*pruned.entry.weights, *pruned.exit.weights])
-            assert option.cost == held
