@@ -31,7 +31,7 @@ HELD_OUT = 0.2
 LEAST_TRAINING_ROWS = 8
 """Calibration sets some of them apart to price the options on, and both parts need more than a few."""
 SPLIT_SEED = 0
-"""Seed of the split of offline tasks: fixed, as their demo checkpoint was trained on the other four fifths."""
+"""Seed of the split of offline tasks: fixed, as their demo checkpoint was trained on the rows that are not held out."""
 _BOOTSTRAP = 200
 
 
