@@ -130,7 +130,7 @@ CORPORA: dict[str, Corpus] = {
         max_length=64,
         epochs=2,
         learning_rate=1e-4,
-        minutes=6,
+        minutes=8,
         split=(8_000, 10_000),
     ),
 }

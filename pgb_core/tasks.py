@@ -31,7 +31,7 @@ HELD_OUT = 0.2
 LEAST_TRAINING_ROWS = 8
 """Calibration sets some of them apart to price the options on, and both parts need more than a few."""
 SPLIT_SEED = 0
-"""Seed of the split of offline tasks: fixed, as their demo checkpoint was trained on the other four fifths."""
+"""Seed of the split of offline tasks: fixed, as their demo checkpoint was trained on the rows that are not held out."""
 _BOOTSTRAP = 200
 
 
@@ -279,7 +279,7 @@ def _load_glue(task: Task, split: str, id2label: Mapping[int, str]) -> pd.DataFr
         raise_if_cancelled(error)
         raise TaskError(
             f"task {task.name} cannot be loaded from the Hub ({type(error).__name__}); check the network, or use a "
-            "task that works offline: bbc-news or csv."
+            f"task that works offline: {', '.join(name for name, task in TASKS.items() if task.offline)}."
         ) from error
     missing = {*task.text_columns, "label"} - set(source.column_names)
     if missing:

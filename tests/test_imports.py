@@ -23,6 +23,8 @@ LIGHT = (
     "checkpoints",
     "tasks",
     "demo",
+    "corpora",
+    "wheels",
     "console",
     "__main__",
 )

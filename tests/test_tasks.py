@@ -246,13 +246,15 @@ def test_a_cancel_while_glue_is_loaded_is_a_cancel(glue: Path, monkeypatch: pyte
         load_task("sst2", id2label=NAMES)
 
 
-def test_bbc_news_is_split_the_same_way_for_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bbc_news_is_split_the_same_way_for_every_seed_and_order_of_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = TASKS["bbc-news"].labels or ()
     texts = pd.DataFrame({"text": [f"text {i}" for i in range(100)], "label": [labels[i % 5] for i in range(100)]})
     monkeypatch.setattr(demo, "load_texts", lambda name: texts.copy())
     backwards = dict(enumerate(reversed(labels)))
     first, second = (load_task("bbc-news", id2label=backwards, seed=seed) for seed in (0, 1))
     assert first.evaluation["text"][:] == second.evaluation["text"][:]
+    forwards = load_task("bbc-news", id2label=dict(enumerate(labels)))
+    assert first.evaluation["text"][:] == forwards.evaluation["text"][:]
     assert not set(first.evaluation["text"]) & set(first.train["text"])
     assert Counter(first.evaluation["label"]) == dict.fromkeys(range(5), 4)
     number = int(first.train["text"][0].split()[1])

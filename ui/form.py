@@ -89,7 +89,7 @@ def _checkpoint(settings: Settings) -> str | None:
 
 
 def _checkpoint_title(name: str) -> str:
-    return "Demo: MiniLM, fine-tuned on BBC news" if name == "demo" else name
+    return "Demo: MiniLM, fine-tuned for the task" if name == "demo" else name
 
 
 def _label_names(checkpoint: str | None, settings: Settings) -> tuple[str, ...] | None:
@@ -103,7 +103,7 @@ def _label_names(checkpoint: str | None, settings: Settings) -> tuple[str, ...] 
 
 def _task(checkpoint: str | None, label_names: tuple[str, ...] | None) -> str:
     """The chosen task; those that the checkpoint has the labels for come first, then one's own file."""
-    # the demo is fine-tuned for the tasks that come with it; other checkpoints bring their own labels
+    # a demo is fine-tuned for each task that comes with its text; other checkpoints bring their own labels
     names = [name for name, task in TASKS.items() if checkpoint != "demo" or task.offline]
     names.sort(key=lambda name: (not labels.fit(TASKS[name], label_names), TASKS[name].labels is None))
     # a key per checkpoint: another one has another first task; of the Hub's nothing is known while its id is typed

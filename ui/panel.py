@@ -9,6 +9,7 @@ import streamlit as st
 
 from pgb_core import checkpoints, demo, hub
 from pgb_core.checkpoints import CheckpointInfo
+from pgb_core.corpora import CORPORA
 from pgb_core.errors import PGBError
 from pgb_core.settings import get_settings
 from pgb_core.tasks import TASKS
@@ -41,11 +42,13 @@ def show(checkpoint: str | None, task: str, label_names: Sequence[str] | None = 
 
 
 def _demo_panel(task: str) -> None:
-    st.write("all-MiniLM-L6-v2, a real BERT of 6 layers, fine-tuned here on BBC news.")
-    summary = demo.summary(demo.task_for(task))
+    own = demo.task_for(task)
+    st.write(f"all-MiniLM-L6-v2, a real BERT of 6 layers, fine-tuned here for the task {CORPORA[own].title}.")
+    summary = demo.summary(own)
     if summary is None:
         st.info(
-            "Not prepared yet: the first run fetches about 90 MB and fine-tunes it, about four minutes on two cores."
+            "Not prepared yet: the first run of this task fetches up to 90 MB and fine-tunes it, "
+            f"about {CORPORA[own].minutes} minutes on two cores; progress is shown."
         )
         return
     score = units.percent(summary["score"])

@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import time
 from pathlib import Path
@@ -8,7 +9,8 @@ import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pgb_core import jobs, store
+from pgb_core import demo, jobs, store
+from pgb_core.corpora import CORPORA
 from pgb_core.errors import JobRejected
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
@@ -57,6 +59,22 @@ def test_a_first_visit_offers_the_demo_and_says_what_happens() -> None:
     assert "Not prepared yet" in app.info[0].value
     assert "Recent runs" not in words(app)
     assert "What happens" in words(app)
+
+
+def test_every_task_with_text_of_its_own_has_a_demo(submitted: list[PruneSpec]) -> None:
+    app = visit("prune")
+    assert task_box(app).options == ["BBC news", "Tweets", "Your own file"]
+    task_box(app).set_value("tweets").run()
+    assert "fine-tuned here for the task Tweets" in words(healthy(app))
+    assert "Not prepared yet" in app.info[0].value
+    assert f"about {CORPORA['tweets'].minutes} minutes" in app.info[0].value
+    folder = get_settings().cache_dir / "demo" / "tweets"
+    make_tiny_checkpoint(folder, labels=CORPORA["tweets"].labels, train=False)
+    (folder / "demo.json").write_text(json.dumps({"recipe": demo.RECIPE, "score": 0.789, "samples": 10_000}))
+    app.run()
+    assert healthy(app).success[0].value == "Prepared: 78.9% on 10000 held-out texts."
+    press(app, "Prune")
+    assert [(spec.checkpoint, spec.task) for spec in submitted] == [("demo", "tweets")]
 
 
 def test_one_click_submits_what_the_form_says(submitted: list[PruneSpec]) -> None:
@@ -119,7 +137,8 @@ def test_a_task_whose_labels_a_checkpoint_lacks_says_so_and_cannot_be_started() 
     ("names", "fitting"),
     [
         (("negative", "positive"), {"sst2", "csv"}),
-        (("Positive", "neutral", "NEGATIVE"), {"sst2", "csv"}),
+        (("Positive", "neutral", "NEGATIVE"), {"tweets", "sst2", "csv"}),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), {"tweets", "csv"}),
         (("Entailment", "not entailment"), {"qnli", "csv"}),
         (("LABEL_0", "LABEL_1"), {"sst2", "qnli", "csv"}),
         (("label_0", "label_1", "label_2", "label_3", "label_4"), {"bbc-news", "csv"}),
