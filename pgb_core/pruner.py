@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pgb_core import checkpoints, evaluation, recovery, results, store, tasks
 from pgb_core.architectures import Sublayer, encoder_sublayers
 from pgb_core.batching import Batch, Example, batches, encode, stratified_positions
-from pgb_core.budget import TOLERANCE, choose
+from pgb_core.budget import allot, table_of
 from pgb_core.compensation import compensate
 from pgb_core.errors import JobCancelled, explain, reason
 from pgb_core.grouped import cut, install
@@ -305,14 +305,12 @@ def make_plan(
         fit, test = pricing_batches(calibration, spec.seed)
         step = reporter.stage("budget")
         tables = price_candidates(loaded.model, sublayers, statistics, candidates, fit, test, step=step)
-        total = sum(sub.shape.weights for sub in sublayers)
-        chosen = choose(
-            [[option.cost for option in table] for table in tables],
-            [[option.loss for option in table] for table in tables],
-            budget=round(total * spec.density),
-            slack=round(total * TOLERANCE),
-        )
-    return Plan(sublayers, importance, tables, chosen)
+        offers = [
+            table_of(sub.layer, [(option.layout, option.loss) for option in table], spec.budget)
+            for sub, table in zip(sublayers, tables, strict=True)
+        ]
+        choice = allot(offers, [spec.sparsity], spec.constraints)[0]
+    return Plan(sublayers, importance, tables, list(choice.options))
 
 
 def _exit_every(calibration: Sequence[Example], sublayers: Sequence[Sublayer]) -> int:
