@@ -207,11 +207,12 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
     if spec.recover_epochs:
         with clock.stage("recovery"):
             models["recovered"] = copy.deepcopy(models["compensated"])
-            recovery.finetune(
+            recovery.recover(
                 models["recovered"],
                 encode(loaded.data.train, loaded.tokenizer, loaded.max_length),
                 epochs=spec.recover_epochs,
                 learning_rate=recovery.default_learning_rate(sublayers[0].shape.hidden),
+                metric=loaded.data.task.metric,
                 seed=spec.seed,
                 device=loaded.device,
                 step=reporter.stage("recovery"),
