@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from pgb_core import __version__, console, jobs, store
 from pgb_core.errors import JobCancelled, explain
 from pgb_core.settings import get_settings
-from pgb_core.spec import DEVICES, IMPORTANCES, METHODS, PruneSpec
+from pgb_core.spec import BUDGETS, DEVICES, IMPORTANCES, METHODS, PruneSpec
 
 _USER_ERROR = 2
 _CANCELLED = 130
@@ -182,6 +182,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--calibration-samples", type=int, default=1024, help="training samples to look at (default: 1024)"
+    )
+    units = "; ".join(f"{name}: {sentence}" for name, sentence in BUDGETS.items())
+    sub.add_argument("--budget", choices=BUDGETS, default="weights", help=f"{units} (default: %(default)s)")
+    sub.add_argument("--min-groups", type=_positive, help="fewest groups of a grouped sublayer, at least 2")
+    sub.add_argument("--max-groups", type=_positive, help="most groups of a grouped sublayer")
+    sub.add_argument(
+        "--pin",
+        dest="pins",
+        metavar="SUBLAYER[:N]",
+        action="append",
+        default=[],
+        help="never drop a sublayer (0.attention), or keep at least N of its heads or neurons (3.feed_forward:64); "
+        "layers count from 0; may be repeated",
     )
     sub.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency, or not")
     sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)  # --out was made by jobs.submit

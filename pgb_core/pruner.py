@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pgb_core import checkpoints, evaluation, recovery, results, store, tasks
 from pgb_core.architectures import Sublayer, encoder_sublayers
 from pgb_core.batching import Example, batches, encode, stratified_positions
-from pgb_core.budget import TOLERANCE, choose
+from pgb_core.budget import allot, table_of
 from pgb_core.compensation import compensate
 from pgb_core.errors import JobCancelled, explain, reason
 from pgb_core.grouped import cut, install
@@ -207,11 +207,12 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
     if spec.recover_epochs:
         with clock.stage("recovery"):
             models["recovered"] = copy.deepcopy(models["compensated"])
-            recovery.finetune(
+            recovery.recover(
                 models["recovered"],
                 encode(loaded.data.train, loaded.tokenizer, loaded.max_length),
                 epochs=spec.recover_epochs,
                 learning_rate=recovery.default_learning_rate(sublayers[0].shape.hidden),
+                metric=loaded.data.task.metric,
                 seed=spec.seed,
                 device=loaded.device,
                 step=reporter.stage("recovery"),
@@ -307,14 +308,12 @@ def make_plan(
         tables = price_candidates(loaded.model, sublayers, statistics, candidates, fit, test, step=step)
         may_choose = TABLE_METHODS[spec.method]
         tables = [[option for option in table if may_choose(option.layout)] for table in tables]
-        total = sum(sub.shape.weights for sub in sublayers)
-        chosen = choose(
-            [[option.cost for option in table] for table in tables],
-            [[option.loss for option in table] for table in tables],
-            budget=round(total * spec.density),
-            slack=round(total * TOLERANCE),
-        )
-    return Plan(sublayers, statistics, importance, tables, chosen)
+        offers = [
+            table_of(sub.layer, [(option.layout, option.loss) for option in table], spec.budget)
+            for sub, table in zip(sublayers, tables, strict=True)
+        ]
+        choice = allot(offers, [spec.sparsity], spec.constraints)[0]
+    return Plan(sublayers, statistics, importance, tables, list(choice.options))
 
 
 def _exit_every(calibration: Sequence[Example], sublayers: Sequence[Sublayer]) -> int:

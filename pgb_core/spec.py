@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from pgb_core.constraints import Constraints, Pin
 from pgb_core.errors import SpecError
 from pgb_core.settings import get_settings
 
@@ -22,6 +23,11 @@ IMPORTANCES: dict[str, str] = {
     "compensated": "Optimal-brain-surgeon score of a weight, after the other weights have made up for its loss.",
     "fisher": "Fisher score of a weight, with the other weights held fixed.",
 }
+BUDGETS: dict[str, str] = {
+    "weights": "Share of the encoder's weights to remove.",
+    "flops": "Share of the encoder's FLOPs to remove, for one sequence of 128 tokens.",
+}
+"""What the sparsity is a share of."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class PruneSpec:
     task: str
     """`bbc-news`, `csv`, `sst2` or `qnli`."""
     sparsity: float
-    """Share of the encoder weights to remove, in [0, 1)."""
+    """Share of the encoder weights (or of what `budget` says) to remove, in [0, 1)."""
     method: str = "pgb"
     importance: str = "compensated"
     recover_epochs: int = 0
@@ -56,6 +62,14 @@ class PruneSpec:
     """Tokens per sequence; None takes the task's own default."""
     latency: bool = True
     """Whether to measure the latency of the dense and the pruned model."""
+    budget: str = "weights"
+    """`weights` or `flops`: what the sparsity is a share of."""
+    min_groups: int | None = None
+    """Fewest groups of a grouped sublayer; dropped, untouched and rectangular ones are not grouped."""
+    max_groups: int | None = None
+    """Most groups of a grouped sublayer."""
+    pins: tuple[str, ...] = ()
+    """Sublayers that are never dropped (`0.attention`) or keep so many heads or neurons (`3.attention:4`)."""
 
     def __post_init__(self) -> None:
         limits = get_settings()
@@ -78,6 +92,12 @@ class PruneSpec:
             f"unknown importance {self.importance!r}; choose one of {', '.join(IMPORTANCES)}.",
         )
         _in_range("recover epochs", self.recover_epochs, 0, limits.max_recover_epochs)
+        _require(self.budget in BUDGETS, f"unknown budget {self.budget!r}; choose one of {', '.join(BUDGETS)}.")
+        low, high = self.min_groups, self.max_groups
+        _require(low is None or low >= 2, f"min groups {low} must be at least 2; one group is no grouping.")
+        _require(high is None or high >= (low or 2), f"max groups {high} must be at least {low or 2}.")
+        # one form for all: JSON has lists, and a pin can be written in several ways
+        object.__setattr__(self, "pins", tuple(str(Pin.parse(text)) for text in self.pins))
         _in_range("calibration samples", self.calibration_samples, 8, limits.max_calibration_samples)
 
     @property
@@ -85,9 +105,14 @@ class PruneSpec:
         """Share of the encoder weights to keep."""
         return 1.0 - self.sparsity
 
+    @property
+    def constraints(self) -> Constraints:
+        """What every choice of options must meet."""
+        return Constraints(self.min_groups, self.max_groups, tuple(Pin.parse(text) for text in self.pins))
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
-        return asdict(self)
+        return {**asdict(self), "pins": list(self.pins)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PruneSpec:

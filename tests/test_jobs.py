@@ -436,6 +436,10 @@ specs = st.builds(
     eval_samples=st.none() | st.integers(1, 10**6),
     max_length=st.none() | st.integers(8, 512),
     latency=st.booleans(),
+    budget=st.sampled_from(["weights", "flops"]),
+    min_groups=st.none() | st.integers(2, 4),
+    max_groups=st.none() | st.integers(4, 12),
+    pins=st.lists(st.sampled_from(["0.attention", "3.feed_forward:64"])).map(tuple),
 )
 
 

@@ -12,7 +12,19 @@ import torch
 from datasets import Dataset
 from safetensors.numpy import load_file
 
-from pgb_core import JobCancelled, PGBError, PruneSpec, RunError, evaluation, load_pruned, matrices, prune, store, tasks
+from pgb_core import (
+    JobCancelled,
+    PGBError,
+    PruneSpec,
+    RunError,
+    SpecError,
+    evaluation,
+    load_pruned,
+    matrices,
+    prune,
+    store,
+    tasks,
+)
 from pgb_core.progress import Progress
 
 STAGES = ["loading", "importance", "grouping", "budget", "compensation", "recovery", "evaluation", "latency", "saving"]
@@ -123,6 +135,18 @@ def test_every_method_meets_its_target_within_one_option(
         assert all(m["groups"] <= 1 for s in result["sublayers"] for m in s["matrices"])
     elif sparsity:
         assert any(m["groups"] != 1 for s in result["sublayers"] for m in s["matrices"])
+
+
+def test_a_run_in_flops_with_constraints(spec: PruneSpec, tmp_path: Path) -> None:
+    result = prune(changed(spec, sparsity=0.6, budget="flops", max_groups=2, pins=["1.attention:3"]), tmp_path / "run")
+    head = 2 * (32 * 32 + 32 * 2)
+    removed = 1 - (result["flops"]["pruned"] - head) / (result["flops"]["dense"] - head)
+    assert 0.6 <= removed + 1e-9 < 0.75
+    assert all(matrix["groups"] <= 2 for sublayer in result["sublayers"] for matrix in sublayer["matrices"])
+    pinned = next(s for s in result["sublayers"] if (s["layer"], s["kind"]) == (1, "attention"))
+    assert pinned["units"]["kept"] >= 3
+    with pytest.raises(SpecError, match="the model has layers"):
+        prune(changed(spec, pins=["2.attention"]), tmp_path / "other")
 
 
 def test_fisher_importance_runs(spec: PruneSpec, tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import copy
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from pgb_core.batching import Example, batches
+from pgb_core import recovery
+from pgb_core.batching import Example, batches, stratified_positions
 from pgb_core.checkpoints import load_model, load_tokenizer
 from pgb_core.errors import JobCancelled, PGBError
-from pgb_core.recovery import _rate, default_learning_rate, finetune
+from pgb_core.progress import silent
+from pgb_core.recovery import Recovery, _rate, default_learning_rate, finetune, recover
 from tests.tiny import make_tiny_checkpoint, tiny_texts
 
 CPU = torch.device("cpu")
@@ -116,6 +122,125 @@ def test_the_rate_rises_to_one_and_falls_towards_zero(total: int) -> None:
     assert _rate(total, total) == 0
 
 
+# --- with a watch --------------------------------------------------------------------------------------------------
+
+
+def recovered(model: nn.Module, examples: list[Example], **changes: Any) -> Recovery:
+    values: dict[str, Any] = {"epochs": 2, "learning_rate": 3e-3, "metric": "accuracy", "seed": 0, "device": CPU}
+    return recover(model, examples, **{**values, **changes})
+
+
+def state(model: nn.Module) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in model.state_dict().values() if value.is_floating_point()]).clone()
+
+
+def test_recovery_learns_and_says_how(untrained: Path, examples: list[Example]) -> None:
+    model = load_model(untrained)
+    steps: list[tuple[int, int]] = []
+    found = recovered(model, examples[:480], epochs=5, step=lambda done, total, message="": steps.append((done, total)))
+    assert accuracy(model, examples[480:]) > 0.9
+    assert (found.trained, found.set_aside) == (432, 48)
+    assert [check.epoch for check in found.history] == [n / 2 for n in range(11)]
+    assert found.history[0].loss is None
+    losses = [check.loss for check in found.history[1:] if check.loss is not None]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0]
+    assert steps == sorted(steps)
+    assert steps[-1] == (70, 70)
+    assert not model.training
+    json.dumps(asdict(found))
+
+
+@pytest.fixture(scope="module")
+def trained(untrained: Path, examples: list[Example]) -> nn.Module:
+    """Right on most of the examples. Copy it, never change it."""
+    model = load_model(untrained)
+    finetune(model, examples[:480], epochs=5, learning_rate=3e-3, seed=0, device=CPU)
+    return model
+
+
+def test_what_got_worse_is_not_kept_and_the_training_ends(trained: nn.Module, examples: list[Example]) -> None:
+    model = copy.deepcopy(trained)
+    watcher = recovery._Watcher(model, examples[480:560], "accuracy", epochs=9, total=180, step=silent)
+    watcher.look(0.0)
+    assert not watcher(10, 0.5)
+    good = state(model)
+    with torch.no_grad():
+        model.classifier.weight.neg_()
+        model.classifier.bias.neg_()
+    assert [watcher(done, 0.5) for done in range(20, 90, 10)] == [False] * (recovery.PATIENCE - 1) + [True] * 2
+    assert (watcher.best, watcher.kept) == (1, 1)
+    scores = [check.dev_score or 0.0 for check in watcher.history]
+    assert scores[1] > 0.9
+    assert scores[2] < 0.1
+    model.load_state_dict(watcher.state)
+    assert torch.equal(state(model), good)
+
+
+def test_of_states_that_cannot_be_told_apart_the_last_is_kept(trained: nn.Module, examples: list[Example]) -> None:
+    """One more error is within the noise, ten are not; the start does not compete."""
+    aside = [e for e in examples[480:600] if trained(torch.tensor([e.input_ids])).logits.argmax() == e.label]
+    model = copy.deepcopy(trained)
+    watcher = recovery._Watcher(model, aside, "accuracy", epochs=2, total=40, step=silent)
+    for epoch, wrong in ((0.0, 0), (0.5, 20), (1.0, 0), (1.5, 1), (2.0, 10)):
+        watcher.aside = [replace(e, label=1 - e.label) if i < wrong else e for i, e in enumerate(aside)]
+        watcher.look(epoch)
+        assert watcher.kept == {0.0: 0, 0.5: 1, 1.0: 2, 1.5: 3, 2.0: 3}[epoch]
+    assert watcher.best == 2
+
+
+def test_the_model_is_left_in_the_kept_state(untrained: Path, examples: list[Example]) -> None:
+    model = load_model(untrained)
+    found = recovered(model, examples[:480], epochs=4)
+    aside = stratified_positions([example.label for example in examples[:480]], 48, 0)
+    assert accuracy(model, [examples[i] for i in aside]) == pytest.approx(found.history[found.kept].dev_score)
+    assert found.kept >= 1
+
+
+def test_looking_does_not_change_the_training(
+    untrained: Path, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last state of a watched training is that of plain fine-tuning on the same examples, to the bit."""
+    found: list[torch.Tensor] = []
+    monkeypatch.setattr(recovery._Watcher, "_rank", lambda self, look: (look, 0.0))
+    model = load_model(untrained)
+    recovered(model, examples[:400])
+    found.append(state(model))
+    aside = stratified_positions([example.label for example in examples[:400]], 40, 0)
+    model = load_model(untrained)
+    rest = [example for i, example in enumerate(examples[:400]) if i not in aside]
+    finetune(model, rest, epochs=2, learning_rate=3e-3, seed=0, device=CPU)
+    found.append(state(model))
+    assert torch.equal(*found)
+
+
+def test_too_few_examples_are_all_trained_on_and_the_last_state_stays(untrained: Path, examples: list[Example]) -> None:
+    model, plain = load_model(untrained), load_model(untrained)
+    found = recovered(model, examples[:64])
+    finetune(plain, examples[:64], epochs=2, learning_rate=3e-3, seed=0, device=CPU)
+    assert torch.equal(state(model), state(plain))
+    assert (found.trained, found.set_aside) == (64, 0)
+    assert found.kept == len(found.history) - 1
+    assert found.history[found.kept].epoch == 2
+    assert all(check.dev_score is None for check in found.history)
+
+
+def test_zeros_of_the_encoder_stay(untrained: Path, examples: list[Example]) -> None:
+    model = load_model(untrained)
+    weights = [p for p in model.bert.encoder.parameters() if p.dim() == 2]
+    masks = [torch.rand(p.shape, generator=torch.Generator().manual_seed(0)) < 0.5 for p in weights]
+    with torch.no_grad():
+        for weight, mask in zip(weights, masks, strict=True):
+            weight *= mask
+    before = [weight.detach().clone() for weight in weights]
+    recovered(model, examples[:480], epochs=5, frozen_zeros=True)
+    for weight, old, mask in zip(weights, before, masks, strict=True):
+        assert not weight[~mask].any()
+        assert not torch.equal(weight, old)
+    recovered(model, examples[:480], epochs=5)
+    assert all(weight[~mask].any() for weight, mask in zip(weights, masks, strict=True))
+
+
 def test_default_learning_rates_are_those_of_the_method() -> None:
     assert default_learning_rate(384) == 1e-4
-    assert 2e-5 <= default_learning_rate(768) <= 5e-5
+    assert 2e-5 <= default_learning_rate(1024) <= default_learning_rate(768) <= 5e-5

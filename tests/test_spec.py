@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgb_core import PruneSpec, SpecError
+from pgb_core.constraints import Constraints, Pin
 from pgb_core.evaluation import evaluate_checkpoint
-from pgb_core.spec import DEVICES, IMPORTANCES, METHODS
+from pgb_core.spec import BUDGETS, DEVICES, IMPORTANCES, METHODS
 
 GOOD: dict[str, Any] = {"checkpoint": "demo", "task": "bbc-news", "sparsity": 0.5}
 
@@ -34,6 +35,11 @@ def test_defaults() -> None:
         ({"sparsity": float("nan")}, "sparsity nan is not in"),
         ({"method": "magic"}, "unknown method 'magic'; choose one of pgb, structured"),
         ({"importance": "size"}, "unknown importance 'size'; choose one of compensated, fisher"),
+        ({"budget": "bytes"}, "unknown budget 'bytes'; choose one of weights, flops"),
+        ({"min_groups": 1}, "min groups 1 must be at least 2"),
+        ({"max_groups": 1}, "max groups 1 must be at least 2"),
+        ({"min_groups": 4, "max_groups": 3}, "max groups 3 must be at least 4"),
+        ({"pins": ["first"]}, "pin 'first' is not LAYER.attention or LAYER.feed_forward"),
         ({"device": "tpu"}, "unknown device 'tpu'; choose one of auto, cpu, cuda"),
         ({"recover_epochs": -1}, r"recover epochs -1 is not in 0\.\.20"),
         ({"recover_epochs": 21}, r"recover epochs 21 is not in 0\.\.20"),
@@ -95,12 +101,23 @@ def test_a_csv_task_takes_files() -> None:
         eval_samples=st.none() | st.integers(1),
         max_length=st.none() | st.integers(8, 512),
         latency=st.booleans(),
+        budget=st.sampled_from(sorted(BUDGETS)),
+        min_groups=st.none() | st.integers(2, 4),
+        max_groups=st.none() | st.integers(4, 12),
+        pins=st.lists(st.sampled_from(["0.attention", "3.feed-forward:64", "11.attention:1"])).map(tuple),
     )
 )
 def test_a_spec_survives_json_and_what_a_run_records_beside_it(spec: PruneSpec) -> None:
     recorded = json.loads(json.dumps({**spec.to_dict(), "fingerprint": "ab", "versions": {"torch": "2"}}))
     assert PruneSpec.from_dict(recorded) == spec
     assert spec.density == 1 - spec.sparsity
+
+
+def test_constraints_of_a_spec() -> None:
+    spec = PruneSpec(**GOOD, min_groups=3, pins=["0.attention", "3.feed-forward:64"])  # type: ignore[arg-type]
+    assert spec.pins == ("0.attention", "3.feed_forward:64")
+    assert spec.constraints == Constraints(3, None, (Pin(0, "attention"), Pin(3, "feed_forward", 64)))
+    assert PruneSpec(**GOOD).constraints == Constraints()
 
 
 def test_a_spec_does_not_change() -> None:
