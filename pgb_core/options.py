@@ -24,9 +24,9 @@ from pgb_core.grouping import STARTS, FloatArray, group
 from pgb_core.importance import SublayerStatistics, elimination_order
 from pgb_core.layout import (
     EXIT_NAME,
-    UNIT_NAMES,
     Group,
     IntArray,
+    Layout,
     SublayerLayout,
     SublayerShape,
     dropped_layout,
@@ -43,7 +43,7 @@ NEURON_SHARES = (1, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 3 / 32, 1 / 16, 1
 class Option:
     """One thing that can be done with a sublayer; `cost` in encoder weights, `loss` in units of the task's loss."""
 
-    layout: SublayerLayout
+    layout: Layout
     loss: float
 
     @property
@@ -52,29 +52,17 @@ class Option:
 
     @property
     def label(self) -> str:
-        return describe(self.layout)
+        return self.layout.label
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "label": self.label,
-            "groups": len(self.layout.groups),
+            "groups": self.layout.group_count,
             "units": self.layout.kept_units,
             "cost": self.cost,
             "density": self.layout.density,
             "loss": self.loss,
         }
-
-
-def describe(layout: SublayerLayout) -> str:
-    """The layout in words, e.g. `2 groups, 768 neurons`."""
-    if layout.dropped:
-        return "dropped"
-    if layout.untouched:
-        return "untouched"
-    units = f"{layout.kept_units} {UNIT_NAMES[layout.shape.kind]}"
-    if layout.kept_units == 1:
-        units = units.removesuffix("s")
-    return units if len(layout.groups) == 1 else f"{len(layout.groups)} groups, {units}"
 
 
 # --- what could be done --------------------------------------------------------------------------------------------
@@ -175,12 +163,12 @@ def sample_of(sub: Sublayer, states: Sequence[States]) -> Sample:
 
 
 @torch.no_grad()
-def price(sub: Sublayer, layout: SublayerLayout, statistics: SublayerStatistics, fit: Sample, test: Sample) -> float:
+def price(sub: Sublayer, layout: Layout, statistics: SublayerStatistics, fit: Sample, test: Sample) -> float:
     """Loss of one option: refitted on `fit`, measured on `test`, both with dense inputs."""
     if layout.untouched:
         return 0.0
     pruned = cut(sub, layout)
-    if len(layout.groups) > 1:  # a rectangle's entry reads everything: nothing to refit
+    if layout.partial_entry:  # a rectangle's entry reads everything: nothing to refit
         refit_entry(sub, pruned, statistics.entry_gram, statistics.entry_gram)
     sums = ExitSums(layout, sub.exit.weight.device)
     for state, target in zip(fit.states, fit.targets, strict=True):

@@ -27,7 +27,7 @@ from pgb_core.compensation import compensate
 from pgb_core.errors import JobCancelled, explain, reason
 from pgb_core.grouped import cut, install
 from pgb_core.importance import collect_statistics, matrix_importance
-from pgb_core.layout import SublayerLayout
+from pgb_core.layout import Layout
 from pgb_core.options import Option, all_candidates, price_candidates
 from pgb_core.progress import Progress, ProgressCallback, Reporter
 from pgb_core.spec import PruneSpec
@@ -78,7 +78,7 @@ class Plan:
     chosen: list[int]
 
     @property
-    def layouts(self) -> list[SublayerLayout]:
+    def layouts(self) -> list[Layout]:
         return [table[option].layout for table, option in zip(self.tables, self.chosen, strict=True)]
 
 

@@ -19,8 +19,9 @@ from torch import nn
 from pgb_core import CheckpointError, evaluation
 from pgb_core.architectures import encoder_sublayers
 from pgb_core.compensation import compensate
-from pgb_core.grouped import BlockSizes, GroupedLinear, cut, install, load_pruned, save_pruned
+from pgb_core.grouped import BlockSizes, GroupedLinear, cut, install
 from pgb_core.layout import Group, SublayerLayout, rectangle_layout
+from pgb_core.saving import load_pruned, save_pruned
 from tests.network import Network
 
 

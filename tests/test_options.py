@@ -11,7 +11,6 @@ from pgb_core.grouped import cut
 from pgb_core.layout import ENTRY_NAMES, SublayerShape, dropped_layout, rectangle_layout, untouched_layout
 from pgb_core.options import (
     candidate_layouts,
-    describe,
     price,
     price_candidates,
     sample_of,
@@ -90,7 +89,7 @@ def test_unit_scores_account_for_every_weight(shape: SublayerShape) -> None:
 def test_descriptions_are_words() -> None:
     shape = SHAPES[0]
     texts = [
-        describe(layout)
+        layout.label
         for layout in (dropped_layout(shape), untouched_layout(shape), rectangle_layout(shape, np.array([1])))
     ]
     assert texts == ["dropped", "untouched", "1 head"]

@@ -14,7 +14,7 @@ from pgb_core.layout import UNIT_NAMES, Kind
 KIND_TITLES = {"attention": "attention", "feed_forward": "feed-forward"}
 _FAMILIES = {
     "dropped": ("x", DENSE),
-    "one rectangle or untouched": ("square", "#d9662b"),
+    "one rectangle or whole": ("square", "#d9662b"),
     "groups": ("circle", "#2f7ab5"),
 }
 """Symbol and color of each kind of option."""
@@ -22,7 +22,10 @@ _FAMILIES = {
 
 @dataclass(frozen=True)
 class Sublayer:
-    """What is left of one sublayer; `group_units` are the heads or neurons of each group, `units` those it had."""
+    """What is left of one sublayer; `group_units` are the heads or neurons of each group, `units` those it had.
+
+    Where every matrix has groups or zeros of its own, all units are there, in one piece.
+    """
 
     layer: int
     kind: Kind
@@ -30,6 +33,8 @@ class Sublayer:
     group_units: tuple[int, ...]
     density: float
     kept_importance: float
+    untied: str = ""
+    """In words, what is left of matrices that do not share their groups."""
 
     @property
     def title(self) -> str:
@@ -51,6 +56,8 @@ class Sublayer:
             return "dropped"
         if self.density >= 1.0:
             return "untouched"
+        if self.untied:
+            return self.untied
         count = len(self.group_units)
         groups = f"{count} groups" if count > 1 else "one rectangle"
         return f"{groups}, {self.kept_units} of {self.units} {UNIT_NAMES[self.kind]}"
@@ -63,14 +70,16 @@ def sublayers(result: Mapping[str, Any]) -> tuple[Sublayer, ...]:
         matrix = entry["matrices"][0]
         units = entry["units"]["dense"]
         width = matrix["rows"] // units
+        tied = entry.get("tied", True)  # runs of the first version say nothing else
         found.append(
             Sublayer(
                 entry["layer"],
                 entry["kind"],
                 units,
-                tuple(rows // width for rows in matrix["group_rows"]),
+                tuple(rows // width for rows in matrix["group_rows"]) if tied else (units,),
                 entry["density"],
                 entry["kept_importance"],
+                "" if tied else entry["label"],
             )
         )
     return tuple(found)
@@ -207,7 +216,7 @@ def option_chart(table: Mapping[str, Any]) -> go.Figure:
 
 
 def _family(option: Mapping[str, Any]) -> str:
-    return "dropped" if option["groups"] == 0 else "groups" if option["groups"] > 1 else "one rectangle or untouched"
+    return "dropped" if option["groups"] == 0 else "groups" if option["groups"] > 1 else "one rectangle or whole"
 
 
 _WHOLE = "All sublayers are chosen together: no combination that meets the target has a lower total loss."
