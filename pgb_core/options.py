@@ -57,6 +57,7 @@ class Option:
     def to_dict(self) -> dict[str, Any]:
         return {
             "label": self.label,
+            "tied": self.layout.tied,
             "groups": self.layout.group_count,
             "units": self.layout.kept_units,
             "cost": self.cost,

@@ -14,8 +14,9 @@ from pgb_core.layout import UNIT_NAMES, Kind
 KIND_TITLES = {"attention": "attention", "feed_forward": "feed-forward"}
 _FAMILIES = {
     "dropped": ("x", DENSE),
-    "one rectangle or whole": ("square", "#d9662b"),
+    "one rectangle or untouched": ("square", "#d9662b"),
     "groups": ("circle", "#2f7ab5"),
+    "zeros": ("diamond", "#6f4fa0"),
 }
 """Symbol and color of each kind of option."""
 
@@ -216,7 +217,11 @@ def option_chart(table: Mapping[str, Any]) -> go.Figure:
 
 
 def _family(option: Mapping[str, Any]) -> str:
-    return "dropped" if option["groups"] == 0 else "groups" if option["groups"] > 1 else "one rectangle or whole"
+    if option["groups"] == 0:
+        return "dropped"
+    if option["groups"] > 1:
+        return "groups"
+    return "one rectangle or untouched" if option.get("tied", True) else "zeros"
 
 
 _WHOLE = "All sublayers are chosen together: no combination that meets the target has a lower total loss."
