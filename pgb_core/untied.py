@@ -150,15 +150,13 @@ def _table(
             done += 1
     dropped, untouched = dropped_layout(sub.shape), untouched_layout(sub.shape)
     options = [Option(dropped, price(sub, dropped, statistics, fit, test)), Option(untouched, 0.0)]
-    for n, combination in enumerate(combinations(sub.shape, choices)):
+    for n, combination in enumerate(combinations(sub.shape, choices, MOST_COMBINATIONS)):
         step(done + n, total, f"combination {n + 1}")
         options.append(Option(combination, price(sub, combination, statistics, fit, test)))
     return sorted(options, key=lambda option: (option.cost, option.loss))
 
 
-def combinations(
-    shape: SublayerShape, choices: Sequence[Sequence[Choice]], most: int = MOST_COMBINATIONS
-) -> list[MatrixwiseLayout]:
+def combinations(shape: SublayerShape, choices: Sequence[Sequence[Choice]], most: int) -> list[MatrixwiseLayout]:
     """At most `most` combinations of one choice per matrix, cheapest first, that none beats in cost and summed loss.
 
     Where there are more, those nearest to equal steps of the logarithm of the cost. Untouched is not among them.
