@@ -92,7 +92,7 @@ def chosen_group(view: MatrixView) -> int | None:
 def overviews(view: MatrixView, color: figures.Color) -> None:
     """The three stages side by side (stacked on a phone)."""
     layout = view.layout
-    count = units.several(len(layout.row_groups), "group")
+    count = "zeros in single places" if layout.support is not None else units.several(len(layout.row_groups), "group")
     if view.dense is None and color == "weight":
         st.info(
             "The checkpoint is no longer where it was or has changed since, so its weights cannot be shown; "
@@ -114,7 +114,7 @@ def overviews(view: MatrixView, color: figures.Color) -> None:
                 on_pick=None if stage == "original" else lambda custom: url.write(group=str(custom[0])),
             )
     st.caption(
-        f"{layout.rows} × {layout.columns}, {units.percent(layout.density)} kept in {count}. " + words.OVERVIEW[color]
+        f"{layout.rows} × {layout.columns}, {count}, {units.percent(layout.density)} kept. " + words.OVERVIEW[color]
     )
 
 

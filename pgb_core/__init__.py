@@ -25,7 +25,7 @@ from pgb_core.spec import PruneSpec
 
 __version__ = "0.1.0"
 
-_LAZY = {"prune": "pgb_core.pruner", "load_pruned": "pgb_core.grouped"}
+_LAZY = {"prune": "pgb_core.pruner", "load_pruned": "pgb_core.saving"}
 
 __all__ = [
     "CheckpointError",

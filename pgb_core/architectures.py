@@ -175,7 +175,7 @@ def attention_sizes(model: nn.Module) -> list[int]:
     sizes: list[int] = []
     for module in model.modules():
         if isinstance(module, GroupedSelfAttention):
-            sizes.append(sum(module.entry.sizes.rows))  # type: ignore[union-attr,arg-type]
+            sizes.append(module.entry.part_size)  # type: ignore[arg-type]
         elif isinstance(module, BertSelfAttention):
             sizes.append(module.all_head_size)
     return sizes

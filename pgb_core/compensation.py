@@ -1,12 +1,10 @@
 """Stage 4, compensation: the kept weights are refitted by least squares, bottom-up, to stand in for the removed ones.
 
-A linear layer that is to give Y from inputs X, with weights W0 now, gets (ridge regression towards W0)
-
-    W = (B + lambda W0 D) (H + lambda D)^-1,   H = X X^T,  B = Y X^T,  D = identity with almost 0 for the bias,
-
-group by group over the group's inputs and the bias. Inputs come from the already pruned model below, targets from the
-dense model: the dense output for the entry matrices; for the exit the dense output plus the dense residual minus the
-pruned one, which corrects what has drifted below. Tokens count by how much the loss listens to them (`TokenWeights`). A dropped sublayer keeps a bias, the same refit with no inputs. Our
+A linear layer gets the weights that give its targets from its inputs (`least_squares.ridge`, towards the weights that
+it has), group by group over the group's inputs and the bias; zeros inside a group stay zeros. Inputs come from the
+already pruned model below, targets from the dense model: the dense output for the entry matrices; for the exit the
+dense output plus the dense residual minus the pruned one, which corrects what has drifted below. Tokens count by how
+much the loss listens to them (`TokenWeights`). A dropped sublayer keeps a bias, the same refit with no inputs. Our
 reading of PGB's weight compensation (arXiv 2502.03984).
 """
 
@@ -20,16 +18,11 @@ from torch import Tensor, nn
 
 from pgb_core.architectures import Sublayer, attention_mask, embed
 from pgb_core.batching import Batch
-from pgb_core.grouped import Constant, PrunedSublayer, cut, entry_rows, exit_order, stacked_entry
-from pgb_core.importance import TokenWeights, solve_dtype, with_constant
-from pgb_core.layout import SublayerLayout
+from pgb_core.grouped import Constant, PrunedSublayer, cut, on, stacked_entry
+from pgb_core.importance import TokenWeights, with_constant
+from pgb_core.layout import Block, Layout
+from pgb_core.least_squares import ridge
 from pgb_core.progress import Step, silent
-
-DAMPING = 1e-2
-"""Pull towards the current weights, relative to the Gram matrix's mean diagonal. On the demos 1e-3 fits the calibration
-text too closely where little is removed, 1e-1 too loosely where much is."""
-_BIAS_DAMPING = 1e-6
-"""Of the other inputs' damping: the bias may move freely, but a constant input stays solvable."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +61,7 @@ def first_states(model: nn.Module, batches: Sequence[Batch]) -> list[States]:
 def compensate(
     model: nn.Module,
     sublayers: Sequence[Sublayer],
-    layouts: Sequence[SublayerLayout],
+    layouts: Sequence[Layout],
     weights: Sequence[TokenWeights],
     batches: Sequence[Batch],
     *,
@@ -143,10 +136,12 @@ def entry_sums(sub: Sublayer, states: Sequence[States], weights: Tensor, step: S
 class ExitSums:
     """Weighted sums over tokens for the refit of an exit: per group, over the inputs that it reads and a constant."""
 
-    def __init__(self, layout: SublayerLayout, device: torch.device) -> None:
-        self.inputs = [len(g.units) * layout.shape.width for g in layout.groups]
-        self.outputs = [len(g.rows) for g in layout.groups]
-        self.order = torch.from_numpy(exit_order(layout)).to(device)
+    def __init__(self, layout: Layout, device: torch.device) -> None:
+        plan = layout.exit_linear()
+        self.inputs = [len(block.columns) for block in plan.blocks]
+        self.outputs = [len(block.rows) for block in plan.blocks]
+        self.gather = None if plan.gather is None else torch.from_numpy(plan.gather).to(device)
+        self.order = torch.from_numpy(plan.order).to(device)
         """(hidden,) outputs in the order of the groups, those in no group last"""
         self.grams = [torch.zeros(k + 1, k + 1, device=device) for k in self.inputs]
         """(k + 1, k + 1) per group, of z z^T"""
@@ -157,12 +152,14 @@ class ExitSums:
         self.weight = torch.zeros((), device=device)
 
     def add(self, hidden: Tensor, target: Tensor, weights: Tensor) -> None:
-        """Count (T, kept inner) inputs, group by group, and their (T, hidden) targets in the original order."""
+        """Count (T, kept inner) inputs, as the exit reads them, and their (T, hidden) targets in the original order."""
         target = target.index_select(1, self.order) * weights[:, None]
         self.total += target.sum(dim=0)
         self.weight += weights.sum()
         if not self.grams:
             return
+        if self.gather is not None:
+            hidden = hidden.index_select(1, self.gather)
         rest = len(self.order) - sum(self.outputs)
         pieces = zip(hidden.split(self.inputs, dim=1), target.split([*self.outputs, rest], dim=1), strict=False)
         for gram, cross, (z, y) in zip(self.grams, self.crosses, pieces, strict=True):
@@ -180,15 +177,15 @@ def refit_entry(sub: Sublayer, pruned: PrunedSublayer, gram: Tensor, cross: Tens
     if pruned.entry is None:
         return
     weight, bias = stacked_entry(sub)
-    dense = torch.cat([weight, bias[:, None]], dim=1)  # (parts * inner, hidden + 1)
-    biases: list[Tensor] = []
-    for g, group in enumerate(pruned.layout.groups):
-        rows = entry_rows(pruned.layout, g).to(weight.device)
-        inputs = _with_last(torch.from_numpy(group.columns).to(weight.device), len(gram) - 1)
-        solution = ridge(dense[rows] @ cross[:, inputs], gram[inputs][:, inputs], dense[rows][:, inputs])
-        pruned.entry.weights[g].copy_(solution[:, :-1])
-        biases.append(solution[:, -1])
-    pruned.entry.bias.copy_(torch.cat(biases))
+    for linear, plan in zip(pruned.entry.linears, pruned.layout.entry_linears(), strict=True):
+        biases: list[Tensor] = []
+        for held, block in zip(linear.weights, plan.blocks, strict=True):
+            rows, inputs = on(block.rows, weight), _with_last(on(block.columns, weight), len(gram) - 1)
+            dense = torch.cat([weight[rows], bias[rows, None]], dim=1)  # (r, hidden + 1)
+            solution = _fit(block, dense @ cross[:, inputs], gram[inputs][:, inputs], dense[:, inputs])
+            held.copy_(solution[:, :-1])
+            biases.append(solution[:, -1])
+        linear.bias.copy_(torch.cat(biases))
 
 
 @torch.no_grad()
@@ -199,37 +196,18 @@ def refit_exit(sub: Sublayer, pruned: PrunedSublayer, sums: ExitSums) -> None:
         pruned.exit.bias.copy_(mean)
         return
     biases: list[Tensor] = []
-    for g, (gram, cross) in enumerate(zip(sums.grams, sums.crosses, strict=True)):
-        group = pruned.layout.groups[g]
-        rows = torch.from_numpy(group.rows).to(cross.device)
-        inner = torch.from_numpy(pruned.layout.unit_rows(group)).to(cross.device)
-        current = torch.cat([sub.exit.weight[rows][:, inner], sub.exit.bias[rows][:, None]], dim=1)
-        solution = ridge(cross, gram, current)
-        pruned.exit.weights[g].copy_(solution[:, :-1])
+    plan = pruned.layout.exit_linear()
+    for held, block, gram, cross in zip(pruned.exit.weights, plan.blocks, sums.grams, sums.crosses, strict=True):
+        rows, columns = on(block.rows, cross), on(block.columns, cross)
+        current = torch.cat([sub.exit.weight[rows][:, columns], sub.exit.bias[rows, None]], dim=1)
+        solution = _fit(block, cross, gram, current)
+        held.copy_(solution[:, :-1])
         biases.append(solution[:, -1])
     pruned.exit.bias.copy_(torch.cat([*biases, mean[sum(sums.outputs) :]]))
 
 
-def ridge(cross: Tensor, gram: Tensor, current: Tensor, damping: float = DAMPING) -> Tensor:
-    """(N, k + 1) weights and bias (last) that fit the targets, drawn towards `current` (module docstring).
-
-    Args:
-        cross: (N, k + 1), B.
-        gram: (k + 1, k + 1), H, the constant last.
-        current: (N, k + 1), W0.
-    """
-    dtype = solve_dtype(gram.device)
-    gram, cross, current = gram.to(dtype), cross.to(dtype), current.to(dtype)
-    scale = gram.diagonal()[:-1].mean() if len(gram) > 1 else gram[-1, -1]
-    for _ in range(4):  # float32 on a GPU may need more damping than asked for
-        pull = torch.full((len(gram),), float(damping * scale), dtype=dtype, device=gram.device)
-        pull[-1] *= _BIAS_DAMPING
-        factor, failed = torch.linalg.cholesky_ex(gram + torch.diag(pull))
-        if not bool(failed):
-            break
-        damping *= 10
-    solution: Tensor = torch.cholesky_solve((cross + current * pull).T, factor).T
-    return solution.to(torch.float32)
+def _fit(block: Block, cross: Tensor, gram: Tensor, current: Tensor) -> Tensor:
+    return ridge(cross, gram, current, None if block.support is None else on(block.support, gram))
 
 
 def _with_last(index: Tensor, last: int) -> Tensor:

@@ -17,8 +17,9 @@ from pgb_core import checkpoints, tasks
 from pgb_core.architectures import attention_sizes, encoder_of
 from pgb_core.batching import Example, batches, encode, stratified_positions
 from pgb_core.errors import SpecError
-from pgb_core.grouped import GroupedLinear, load_pruned
+from pgb_core.grouped import GroupedLinear
 from pgb_core.progress import Step, silent
+from pgb_core.saving import load_pruned
 from pgb_core.settings import get_settings
 from pgb_core.spec import check_evaluation
 
@@ -161,8 +162,13 @@ def parameters(model: nn.Module) -> int:
 
 
 def encoder_weights(model: nn.Module) -> int:
-    """Weights in the encoder's linear layers, biases not counted, as held by the dense or pruned model."""
-    return _linear_weights(encoder_of(model))
+    """Weights in the encoder's linear layers that the dense or pruned model kept: neither biases nor removed ones.
+
+    Removed weights that are still there as zeros do not count here, but in `flops`: they are multiplied with.
+    """
+    encoder = encoder_of(model)
+    grouped = (module for module in encoder.modules() if isinstance(module, GroupedLinear))
+    return _linear_weights(encoder) - sum(module.removed for module in grouped)
 
 
 def flops(model: nn.Module, *, batch: int = 1, length: int = 128) -> int:
@@ -171,7 +177,7 @@ def flops(model: nn.Module, *, batch: int = 1, length: int = 128) -> int:
     Attention is q k^T and the weighted sum of v: 2 L^2 multiply-adds for each of the heads * width rows. Biases,
     LayerNorm, softmax, activations and embeddings are left out, as usual.
     """
-    encoder = encoder_weights(model)
+    encoder = _linear_weights(encoder_of(model))
     head = _linear_weights(model) - encoder  # sees the first token only
     attention = sum(2 * length * length * size for size in attention_sizes(model))
     return 2 * batch * (encoder * length + head + attention)

@@ -57,7 +57,7 @@ class CheckpointInfo:
     labels: tuple[str, ...]
     parameters: int
     encoder_weights: int
-    """Weights in the matrices of the encoder's linear layers; of a pruned checkpoint, those that were kept."""
+    """Weights in the matrices of the encoder's linear layers; of a pruned checkpoint, those that it holds."""
     dtype: str
     bytes: int
     pruned: bool

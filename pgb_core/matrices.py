@@ -1,6 +1,6 @@
 """The matrices of a run: what was kept of each, in which groups, and how important it was.
 
-`layout.json` describes every matrix, `layout.safetensors` holds its permutations and groups,
+`layout.json` describes every matrix, `layout.safetensors` holds its permutations, groups and the places of its zeros,
 `importance.safetensors` its scores. Nothing here imports torch: the dashboard reads matrices through this module.
 """
 
@@ -18,14 +18,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from pgb_core.errors import RunError
-from pgb_core.layout import IntArray, Kind, MatrixLayout, SublayerLayout
+from pgb_core.layout import IntArray, Kind, Layout, MatrixLayout
 from pgb_core.store import SCHEMA, Run, read_json, write_json
 from pgb_core.weights import read_weights
 
 
 def write_layout(
     path: Path,
-    layouts: Sequence[tuple[int, SublayerLayout]],
+    layouts: Sequence[tuple[int, Layout]],
     dense_tensors: Mapping[tuple[int, Kind, str], str],
     blocks: Mapping[tuple[int, Kind, str], Sequence[tuple[str, int, int]]],
     importance: Mapping[tuple[int, Kind, str], NDArray[np.float32]],
@@ -50,11 +50,11 @@ def write_layout(
             total = float(score.sum(dtype=np.float64)) or 1.0
             # half precision holds five decades: enough to look at, once the largest is 1
             scores[prefix] = (score / (float(score.max()) or 1.0)).astype(np.float16)
-            shares: list[float] = []
             for g, (rows, columns) in enumerate(zip(matrix.row_groups, matrix.column_groups, strict=True)):
                 indices[f"{prefix}.rows.{g}"] = rows.astype(np.int32)
                 indices[f"{prefix}.columns.{g}"] = columns.astype(np.int32)
-                shares.append(float(score[np.ix_(rows, columns)].sum(dtype=np.float64)) / total)
+            if matrix.support is not None:
+                indices[f"{prefix}.support"] = np.packbits(matrix.support, axis=1)
             entries.append(
                 {
                     "name": matrix.name,
@@ -62,8 +62,8 @@ def write_layout(
                     "columns": matrix.columns,
                     "dense_tensor": dense_tensors[key],
                     "blocks": [
-                        {"tensor": name, "row_start": start, "row_stop": stop, "kept_importance": share}
-                        for (name, start, stop), share in zip(blocks[key], shares, strict=True)
+                        {"tensor": name, "row_start": start, "row_stop": stop, "kept_importance": kept / total}
+                        for (name, start, stop), kept in zip(blocks[key], matrix.block_sums(score), strict=True)
                     ],
                 }
             )
@@ -136,7 +136,10 @@ def _matrix_layout(indices: Any, prefix: str, entry: Mapping[str, Any]) -> Matri
     def groups(axis: str) -> tuple[IntArray, ...]:
         return tuple(indices.get_tensor(f"{prefix}.{axis}.{g}").astype(np.int64) for g in range(len(entry["blocks"])))
 
-    return MatrixLayout(entry["name"], entry["rows"], entry["columns"], groups("rows"), groups("columns"))
+    rows, columns, support = entry["rows"], entry["columns"], None
+    if f"{prefix}.support" in indices.keys():  # noqa: SIM118  # an open file of tensors is no mapping
+        support = np.unpackbits(indices.get_tensor(f"{prefix}.support"), axis=1, count=columns).astype(bool)
+    return MatrixLayout(entry["name"], rows, columns, groups("rows"), groups("columns"), support)
 
 
 @contextlib.contextmanager

@@ -20,9 +20,9 @@ from pgb_core.grouping import STARTS, FloatArray, equal_shares, group
 from pgb_core.importance import SublayerStatistics, elimination_order
 from pgb_core.layout import (
     EXIT_NAME,
-    UNIT_NAMES,
     Group,
     IntArray,
+    Layout,
     SublayerLayout,
     SublayerShape,
     dropped_layout,
@@ -32,15 +32,15 @@ from pgb_core.layout import (
 from pgb_core.progress import Step, silent
 
 SPLITS = (*(equal_shares(groups) for groups in (2, 3, 4, 6)), (3 / 4, 1 / 4), (7 / 8, 1 / 8), (15 / 16, 1 / 16))
-"""How groups share units, inputs and outputs. The unequal ones lie between two equal groups and an untouched sublayer."""
+"""How groups share units, inputs and outputs; the unequal ones lie between two equal groups and the whole sublayer."""
 FINE_STEP, COARSE_STEP = 0.85, 0.72
 """Ratio of one neuron count to the next larger one, of rectangles and of groups, which take longer to price."""
 FEWEST_NEURONS = 4
 
-TABLE_METHODS: Mapping[str, Callable[[SublayerLayout], bool]] = {
-    "pgb": lambda layout: layout.dropped or layout.untouched or len(layout.groups) > 1,
+TABLE_METHODS: Mapping[str, Callable[[Layout], bool]] = {
+    "pgb": lambda layout: layout.dropped or layout.untouched or layout.group_count > 1,
     "pgb-mixed": lambda layout: True,
-    "structured": lambda layout: len(layout.groups) <= 1,
+    "structured": lambda layout: layout.group_count <= 1,
 }
 """Methods that share one option table, each with the layouts that it may choose."""
 
@@ -49,7 +49,7 @@ TABLE_METHODS: Mapping[str, Callable[[SublayerLayout], bool]] = {
 class Option:
     """One thing that can be done with a sublayer; `cost` in encoder weights, `loss` in units of the task's loss."""
 
-    layout: SublayerLayout
+    layout: Layout
     loss: float
 
     @property
@@ -58,29 +58,18 @@ class Option:
 
     @property
     def label(self) -> str:
-        return describe(self.layout)
+        return self.layout.label
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "label": self.label,
-            "groups": len(self.layout.groups),
+            "tied": self.layout.tied,
+            "groups": self.layout.group_count,
             "units": self.layout.kept_units,
             "cost": self.cost,
             "density": self.layout.density,
             "loss": self.loss,
         }
-
-
-def describe(layout: SublayerLayout) -> str:
-    """The layout in words, e.g. `2 groups, 768 neurons`."""
-    if layout.dropped:
-        return "dropped"
-    if layout.untouched:
-        return "untouched"
-    units = f"{layout.kept_units} {UNIT_NAMES[layout.shape.kind]}"
-    if layout.kept_units == 1:
-        units = units.removesuffix("s")
-    return units if len(layout.groups) == 1 else f"{len(layout.groups)} groups, {units}"
 
 
 # --- what could be done --------------------------------------------------------------------------------------------

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from pgb_core.architectures import Sublayer
 from pgb_core.batching import Batch, Example, batches
-from pgb_core.compensation import ExitSums, States, advance, first_states, refit_entry, refit_exit, ridge
+from pgb_core.compensation import ExitSums, States, advance, first_states, refit_entry, refit_exit
 from pgb_core.grouped import cut
 from pgb_core.importance import SublayerStatistics
-from pgb_core.layout import SublayerLayout, untouched_layout
+from pgb_core.layout import Layout, untouched_layout
+from pgb_core.least_squares import ridge
 from pgb_core.options import Option
 from pgb_core.progress import Step, silent
 
@@ -31,15 +32,15 @@ FIT_TOKENS, TEST_TOKENS = 12_288, 6_144
 
 
 @torch.no_grad()
-def price_rectangle(sub: Sublayer, layout: SublayerLayout, statistics: SublayerStatistics) -> float:
+def price_rectangle(sub: Sublayer, layout: Layout, statistics: SublayerStatistics) -> float:
     """Loss of keeping some heads or neurons whole, or none: from the Gram matrices of the exit's inputs alone.
 
     What the kept units give does not change, so the refit and its error are quadratic forms in the Gram matrix H:
     fitted on one half of the samples and measured on the other, both ways.
     """
     dense = torch.cat([sub.exit.weight, sub.exit.bias[:, None]], dim=1)  # (hidden, inner + 1)
-    units = np.concatenate([layout.unit_rows(group) for group in layout.groups] or [np.empty(0, dtype=np.int64)])
-    kept = torch.from_numpy(np.append(units, sub.shape.inner)).to(dense.device)
+    inputs = np.concatenate([*(block.columns for block in layout.exit_linear().blocks), [sub.shape.inner]])
+    kept = torch.from_numpy(inputs).to(dense.device)
     first, second = statistics.exit_grams
     losses: list[Tensor] = []
     for fit, test in ((first, second), (second, first)):
@@ -64,16 +65,15 @@ def sample_of(sub: Sublayer, states: Sequence[States]) -> Sample:
 
 
 @torch.no_grad()
-def price_groups(
-    sub: Sublayer, layout: SublayerLayout, statistics: SublayerStatistics, fit: Sample, test: Sample
-) -> float:
-    """Loss of a grouped layout: refitted on `fit`, measured on `test`.
+def price_by_running(sub: Sublayer, layout: Layout, statistics: SublayerStatistics, fit: Sample, test: Sample) -> float:
+    """Loss of any layout that is not dropped: refitted on `fit`, measured on `test`.
 
     The entry is refitted to the Gram matrix of all calibration text, as its groups read far fewer inputs than that
     has tokens.
     """
     pruned, weights = cut(sub, layout), statistics.weights.exit
-    refit_entry(sub, pruned, statistics.entry_gram, statistics.entry_gram)
+    if layout.partial_entry:
+        refit_entry(sub, pruned, statistics.entry_gram, statistics.entry_gram)
     sums = ExitSums(layout, sub.exit.weight.device)
     for state, target in zip(fit.states, fit.targets, strict=True):
         sums.add(pruned.hidden(state.dense, state.mask)[state.real], target, state.weights_of(weights))
@@ -86,12 +86,21 @@ def price_groups(
     return float((statistics.exit_sensitivity * squares).sum() / (2 * total))
 
 
+def price(sub: Sublayer, layout: Layout, statistics: SublayerStatistics, fit: Sample, test: Sample) -> float:
+    """Loss of one option, in the quickest way that there is."""
+    if layout.untouched:
+        return 0.0
+    if layout.tied and layout.group_count <= 1:
+        return price_rectangle(sub, layout, statistics)
+    return price_by_running(sub, layout, statistics, fit, test)
+
+
 @torch.no_grad()
 def price_candidates(
     model: nn.Module,
     sublayers: Sequence[Sublayer],
     statistics: Sequence[SublayerStatistics],
-    candidates: Sequence[Sequence[SublayerLayout]],
+    candidates: Sequence[Sequence[Layout]],
     fit: Sequence[Batch],
     test: Sequence[Batch],
     *,
@@ -106,13 +115,7 @@ def price_candidates(
         fit_sample, test_sample = sample_of(sub, fit_states), sample_of(sub, test_states)
         for n, layout in enumerate(layouts):
             step(done, total, f"pricing the {sub.name}, option {n + 1} of {len(layouts)}")
-            if layout.untouched:
-                loss = 0.0
-            elif len(layout.groups) <= 1:
-                loss = price_rectangle(sub, layout, stats)
-            else:
-                loss = price_groups(sub, layout, stats, fit_sample, test_sample)
-            options.append(Option(layout, loss))
+            options.append(Option(layout, price(sub, layout, stats, fit_sample, test_sample)))
             done += 1
         tables.append(sorted(options, key=lambda option: (option.cost, option.loss)))
         whole = cut(sub, untouched_layout(sub.shape))

@@ -26,7 +26,7 @@ from pgb_core.compensation import compensate
 from pgb_core.errors import JobCancelled, explain, reason
 from pgb_core.grouped import cut, install
 from pgb_core.importance import SublayerStatistics, collect_statistics, matrix_importance
-from pgb_core.layout import SublayerLayout
+from pgb_core.layout import Layout
 from pgb_core.options import TABLE_METHODS, Option, all_candidates
 from pgb_core.pricing import price_candidates, pricing_batches
 from pgb_core.progress import Progress, ProgressCallback, Reporter
@@ -77,7 +77,7 @@ class Plan:
     chosen: list[int]
 
     @property
-    def layouts(self) -> list[SublayerLayout]:
+    def layouts(self) -> list[Layout]:
         return [table[option].layout for table, option in zip(self.tables, self.chosen, strict=True)]
 
 

@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pgb_core import __version__, evaluation, matrices, store
 from pgb_core.architectures import Sublayer
 from pgb_core.checkpoints import Checkpoint
-from pgb_core.grouped import block_tensors, save_pruned
 from pgb_core.inspection import describe
-from pgb_core.layout import Kind, SublayerLayout
+from pgb_core.layout import Kind, Layout
 from pgb_core.options import Option
+from pgb_core.saving import block_tensors, save_pruned
 from pgb_core.spec import PruneSpec
 
 if TYPE_CHECKING:
@@ -89,18 +88,16 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def describe_sublayer(sub: Sublayer, layout: SublayerLayout, importance: Mapping[str, Tensor]) -> dict[str, Any]:
+def describe_sublayer(sub: Sublayer, layout: Layout, importance: Mapping[str, Tensor]) -> dict[str, Any]:
     """One entry of result.json's `sublayers`."""
     total = sum(float(score.double().sum()) for score in importance.values()) or 1.0
-    kept = sum(
-        float(importance[m.name].double().cpu().numpy()[np.ix_(rows, columns)].sum())
-        for m in layout.matrices()
-        for rows, columns in zip(m.row_groups, m.column_groups, strict=True)
-    )
+    kept = sum(share for m in layout.matrices() for share in m.block_sums(importance[m.name].double().cpu().numpy()))
     return {
         "layer": sub.layer,
         "kind": sub.shape.kind,
         "dropped": layout.dropped,
+        "tied": layout.tied,
+        "label": layout.label,
         "density": layout.density,
         "kept_importance": kept / total,
         "units": {"dense": sub.shape.units, "kept": layout.kept_units},
@@ -124,7 +121,7 @@ def save_model(
     pruned: nn.Module,
     tokenizer: BertTokenizer,
     sublayers: Sequence[Sublayer],
-    layouts: Sequence[SublayerLayout],
+    layouts: Sequence[Layout],
 ) -> None:
     """Write the pruned checkpoint into `folder`/model, which appears only when it is whole."""
     with store.new_model(folder) as partial:
@@ -135,7 +132,7 @@ def save_model(
 def save_layout(
     folder: Path,
     sublayers: Sequence[Sublayer],
-    layouts: Sequence[SublayerLayout],
+    layouts: Sequence[Layout],
     importance: Sequence[Mapping[str, Tensor]],
 ) -> None:
     """Write the permutations, groups and importance of every matrix into run folder `folder`."""

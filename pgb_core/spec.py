@@ -12,8 +12,8 @@ from pgb_core.settings import get_settings
 METHODS: dict[str, str] = {
     "pgb": "Permutation and grouping: heads and neurons are gathered into groups that each read and write only "
     "a part of the hidden state.",
-    "pgb-mixed": "As pgb, but heads and neurons may also be kept whole: the better of groups and of classical structured "
-    "pruning, sublayer by sublayer.",
+    "pgb-mixed": "As pgb, but heads and neurons may also be kept whole: the better of groups and of classical "
+    "structured pruning, sublayer by sublayer.",
     "structured": "Classical structured pruning: whole heads and neurons are removed, no groups.",
 }
 """Methods by name, each with the sentence that `--help` and the app show."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,8 +15,11 @@ from pgb_core.architectures import Sublayer, encoder_sublayers
 from pgb_core.batching import Batch, Example, batches, encode
 from pgb_core.grouped import PrunedSublayer, install
 from pgb_core.importance import SublayerStatistics, TokenWeights, collect_statistics, matrix_importance
-from pgb_core.layout import Kind, SublayerLayout, SublayerShape
+from pgb_core.layout import Group, Kind, Layout, SublayerLayout, SublayerShape, rectangle_layout
+from pgb_core.magnitude import magnitude_layouts
+from pgb_core.matrixwise import MatrixwiseLayout
 from pgb_core.options import all_candidates
+from pgb_core.untied import all_tiled_matrices
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,3 +65,37 @@ def take_apart(checkpoint: Path, data: Path, samples: int = 96) -> Network:
 
 def shape(kind: Kind = "feed_forward", hidden: int = 12, units: int = 8, width: int = 1) -> SublayerShape:
     return SublayerShape(kind, hidden, units, width)
+
+
+def some_layouts(network: Network, seed: int) -> list[SublayerLayout]:
+    """A random candidate of each sublayer; seed 0 has rectangles and outputs in no group."""
+    if seed == 0:
+        partial = Group(np.array([3, 1]), np.array([5, 9, 2]), np.array([0, 31, 7]))
+        other = Group(np.array([0]), np.array([1, 30]), np.array([2, 4]))
+        return [
+            SublayerLayout(sub.shape, (partial, other)) if i % 2 else rectangle_layout(sub.shape, np.array([0, 2]))
+            for i, sub in enumerate(network.sublayers)
+        ]
+    rng = np.random.default_rng(seed)
+    return [candidates[rng.integers(len(candidates))] for candidates in network.candidates]
+
+
+def untied_layouts(network: Network, seed: int) -> list[MatrixwiseLayout]:
+    """Every matrix permuted on its own into a random number of groups, or left whole."""
+    rng = np.random.default_rng(seed)
+    return [
+        MatrixwiseLayout(sub.shape, tuple(found[rng.integers(len(found))] for found in matrices.values()))
+        for sub, matrices in zip(
+            network.sublayers, all_tiled_matrices(network.sublayers, network.importance), strict=True
+        )
+    ]
+
+
+def layouts_of_all_kinds(network: Network) -> dict[str, list[Layout]]:
+    """Tied groups, untied ones and zeros, one layout for each sublayer; and all three in one network."""
+    kinds: dict[str, list[Layout]] = {
+        "tied": [*some_layouts(network, 3)],
+        "untied": [*untied_layouts(network, 0)],
+        "zeros": [*magnitude_layouts(network.sublayers, 0.4)],
+    }
+    return kinds | {"mixed": [kinds["untied"][0], kinds["zeros"][1], kinds["tied"][2], kinds["untied"][3]]}

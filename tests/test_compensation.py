@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pgb_core.compensation import (
     ExitSums,
@@ -17,25 +15,11 @@ from pgb_core.compensation import (
     refit,
     refit_entry,
     refit_exit,
-    ridge,
     with_constant,
 )
 from pgb_core.grouped import cut, install
-from pgb_core.layout import dropped_layout, untouched_layout
-from tests.network import Network
-
-
-@given(st.integers(0, 2**20), st.integers(1, 6), st.integers(1, 4))
-def test_ridge_equals_augmented_least_squares(seed: int, inputs: int, outputs: int) -> None:
-    rng = np.random.default_rng(seed)
-    x = np.column_stack([rng.normal(size=(40, inputs)), np.ones(40)])
-    y, current = rng.normal(size=(40, outputs)), rng.normal(size=(outputs, inputs + 1))
-    pull = 1e-2 * np.mean(np.diag(x.T @ x)[:-1]) * np.append(np.ones(inputs), 1e-6)
-    rows = np.vstack([x, np.diag(np.sqrt(pull))])
-    targets = np.vstack([y, np.sqrt(pull)[:, None] * current.T])
-    expected = np.linalg.lstsq(rows, targets, rcond=None)[0].T
-    found = ridge(*(torch.from_numpy(a) for a in (y.T @ x, x.T @ x, current)), damping=1e-2)
-    assert np.allclose(found.numpy(), expected, atol=1e-4)
+from pgb_core.layout import dropped_layout, rectangle_layout, untouched_layout
+from tests.network import Network, layouts_of_all_kinds
 
 
 def test_a_dropped_sublayer_keeps_the_mean_of_its_target(network: Network) -> None:
@@ -118,3 +102,104 @@ def test_keeping_everything_changes_nothing(network: Network) -> None:
 
 def test_with_constant_appends_ones() -> None:
     assert with_constant(torch.zeros(2, 1)).tolist() == [[0, 1], [0, 1]]
+
+
+# --- matrices that stand alone -------------------------------------------------------------------------------------
+
+
+def augmented(x: np.ndarray, y: np.ndarray, current: np.ndarray, damping: float) -> np.ndarray:
+    """Weights and bias, (k + 1,), of one output: ridge towards `current` as plain least squares in float64."""
+    x = np.column_stack([x, np.ones(len(x))])
+    pull = np.sqrt(damping * np.append(np.ones(x.shape[1] - 1), 1e-6))
+    return np.linalg.lstsq(np.vstack([x, np.diag(pull)]), np.append(y, pull * current), rcond=None)[0]
+
+
+@pytest.mark.parametrize("kind", ["untied", "zeros"])
+@pytest.mark.parametrize("index", range(2))
+def test_each_row_of_a_matrix_that_stands_alone_is_the_least_squares_fit_of_its_kept_inputs(
+    network: Network, kind: str, index: int
+) -> None:
+    sub, layout = network.sublayers[index], layouts_of_all_kinds(network)[kind][index]
+    states = first_states(network.model, network.batches)
+    if index:
+        first = network.sublayers[0]
+        states = advance(first, cut(first, rectangle_layout(first.shape, np.array([0, 2, 3]))), states)
+    pruned = cut(sub, layout)
+    refit(sub, pruned, states)
+    assert pruned.entry is not None
+    with torch.no_grad():
+        dense, ours, hidden, target = (
+            torch.cat(parts).double().numpy()
+            for parts in zip(
+                *(
+                    (
+                        s.dense[s.real],
+                        s.pruned[s.real],
+                        pruned.hidden(s.pruned, s.mask)[s.real],
+                        (sub.exit(sub.hidden(s.dense, s.mask)) + s.dense - s.pruned)[s.real],
+                    )
+                    for s in states
+                ),
+                strict=True,
+            )
+        )
+    problems = [
+        (linear, ours, dense @ old.weight.detach().double().numpy().T + old.bias.detach().double().numpy(), old)
+        for linear, old in zip(pruned.entry.linears, sub.entries, strict=True)
+    ]
+    for matrix, (linear, x, y, old) in zip(
+        layout.matrices(), [*problems, (pruned.exit, hidden, target, sub.exit)], strict=True
+    ):
+        mask, eye = matrix.mask(), torch.eye(matrix.columns)
+        with torch.no_grad():
+            bias = linear(torch.zeros_like(eye[:1]))[0]
+            found = (linear(eye) - bias).T.numpy()  # the module as a matrix, in the original order
+        assert not found[~mask & (np.abs(found) > 1e-5)].any()
+        for row in range(0, matrix.rows, 7):
+            kept = np.flatnonzero(mask[row])
+            # damping is relative to the Gram matrix that the fit is made of: the block's, or all inputs' with zeros
+            inputs = x if kind == "zeros" else x[:, kept]
+            damping = 1e-3 * float(np.square(inputs).sum(axis=0).mean())
+            current = torch.cat([old.weight[row, kept], old.bias[row, None]]).detach().numpy()
+            expected = augmented(x[:, kept], y[:, row], current, damping)
+            np.testing.assert_allclose(found[row, kept], expected[:-1], atol=2e-3)
+            np.testing.assert_allclose(bias[row], expected[-1], atol=5e-3)
+
+
+@pytest.mark.parametrize("kind", ["untied", "zeros"])
+@pytest.mark.parametrize("index", range(4))
+def test_the_refit_of_a_matrix_that_stands_alone_never_raises_its_calibration_error(
+    network: Network, kind: str, index: int
+) -> None:
+    sub, layout = network.sublayers[index], layouts_of_all_kinds(network)[kind][index]
+    states = first_states(network.model, network.batches)
+    for earlier in network.sublayers[:index]:
+        states = advance(earlier, cut(earlier, untouched_layout(earlier.shape)), states)
+    pruned = cut(sub, layout)
+    assert pruned.entry is not None
+    x = torch.cat([s.dense[s.real] for s in states])
+
+    def entry_errors() -> list[float]:
+        assert pruned.entry is not None
+        pairs = zip(pruned.entry.forward_parts(x), sub.entries, strict=True)
+        return [float((found - dense(x)).square().sum()) for found, dense in pairs]
+
+    def exit_error() -> float:
+        return sum(float((pruned(s.dense, s.mask) - t)[s.real].square().sum()) for s, t in targets)
+
+    with torch.no_grad():
+        targets = [(s, sub.exit(sub.hidden(s.dense, s.mask))) for s in states]
+        before = entry_errors()
+        refit_entry(sub, pruned, *entry_sums(sub, states))
+        after = entry_errors()
+        for matrix, old, new in zip(layout.matrices(), before, after, strict=False):
+            assert new <= old * (1 + 1e-4) + 1e-6 * len(x)
+            assert matrix.density == 1 or new < 0.9 * old
+        sums = ExitSums(layout, torch.device("cpu"))
+        for s, target in targets:
+            sums.add(pruned.hidden(s.dense, s.mask)[s.real], target[s.real])
+        unfitted = exit_error()
+        refit_exit(sub, pruned, sums)
+        assert exit_error() <= unfitted * (1 + 1e-4)
+    for linear in (*pruned.entry.linears, pruned.exit):
+        assert linear.removed == (0 if kind == "untied" else sum(w.numel() for w in linear.weights) * 3 // 5)

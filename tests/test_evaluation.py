@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pgb_core import SpecError, evaluation
 from pgb_core.grouped import cut, install
 from pgb_core.layout import SublayerLayout
-from tests.network import Network
+from tests.network import Network, layouts_of_all_kinds
 
 
 def pruned(network: Network, pick: int = -1) -> tuple[torch.nn.Module, list[SublayerLayout]]:
@@ -37,6 +37,19 @@ def test_sizes_count_what_the_model_holds(network: Network) -> None:
     assert evaluation.encoder_weights(network.model) == 2 * (4 * 32 * 32 + 2 * 32 * 64)
     assert evaluation.encoder_weights(model) == sum(layout.cost for layout in layouts)
     assert evaluation.parameters(model) < evaluation.parameters(network.model)
+
+
+@pytest.mark.parametrize("kind", ["untied", "zeros"])
+def test_flops_of_matrices_that_stand_alone_equal_torchs_own_count(network: Network, kind: str) -> None:
+    layouts = layouts_of_all_kinds(network)[kind]
+    modules = [cut(sub, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
+    model = install(network.model, network.sublayers, modules).requires_grad_(False)
+    model.config._attn_implementation = "eager"
+    ids = torch.randint(5, 20, (3, 24))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert evaluation.flops(model, batch=3, length=24) == counter.get_total_flops()
+    assert evaluation.encoder_weights(model) == sum(layout.cost for layout in layouts)
 
 
 def test_predictions_come_in_the_order_of_the_examples(network: Network) -> None:

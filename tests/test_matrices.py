@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from pgb_core import RunError, matrices, store
+from pgb_core import RunError, matrices, results, store
+from pgb_core.figures import matrix as figures
+from pgb_core.grouped import cut, install
 from pgb_core.layout import Kind, SublayerLayout, SublayerShape, rectangle_layout
+from pgb_core.saving import save_pruned
+from tests.network import Network, layouts_of_all_kinds
 from tests.sample_run import make_sample_run
 
 
@@ -69,6 +73,48 @@ def test_blocks_may_share_a_tensor(tmp_path: Path) -> None:
     view = matrices.read_matrix(run, 0, "feed_forward", "output")
     np.testing.assert_array_equal(view.pruned, [[17, 0, 16], [19, 0, 18]])
     assert view.kept_importance == pytest.approx((4 / 6,))
+
+
+@pytest.mark.parametrize("kind", ["untied", "zeros"])
+def test_matrices_that_stand_alone_come_back_as_they_run(network: Network, tmp_path: Path, kind: str) -> None:
+    layouts = layouts_of_all_kinds(network)[kind]
+    modules = [cut(sub, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
+    pairs = [(sub.layer, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
+    save_pruned(install(network.model, network.sublayers, modules), pairs, tmp_path / "model")
+    results.save_layout(tmp_path, network.sublayers, layouts, network.importance)
+    run = store.Run("id", tmp_path, {}, store.Status("done"), {})
+    stored = matrices.read_layouts(run)
+    for sub, layout in zip(network.sublayers, layouts, strict=True):
+        for matrix, linear in zip(layout.matrices(), (*sub.entries, sub.exit), strict=True):
+            view = matrices.read_matrix(run, *sub.key, matrix.name)
+            for found in (view.layout, stored[*sub.key, matrix.name]):
+                np.testing.assert_array_equal(found.mask(), matrix.mask())
+                np.testing.assert_array_equal(found.row_order(), matrix.row_order())
+                np.testing.assert_array_equal(found.column_order(), matrix.column_order())
+                assert found.density == matrix.density
+            weights = linear.weight.detach().numpy()
+            np.testing.assert_array_equal(view.pruned, np.where(matrix.mask(), weights, 0))
+            scores = network.importance[network.sublayers.index(sub)][matrix.name].double().numpy()
+            kept = scores[matrix.mask()].sum() / scores.sum()
+            assert sum(view.kept_importance) == pytest.approx(kept, rel=1e-5)
+            assert len(view.kept_importance) == len(matrix.row_groups)
+            figure = figures.window(view, "pruned", "weight", 0, 0)
+            assert figure is not None
+            drawn = matrix.mask()[np.ix_(matrix.row_order(), matrix.column_order())]
+            np.testing.assert_array_equal(~np.isnan(figure.data[0].z), drawn)
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied", "zeros"])
+def test_a_result_says_of_each_sublayer_what_its_layout_is(network: Network, kind: str) -> None:
+    for sub, layout, scores in zip(
+        network.sublayers, layouts_of_all_kinds(network)[kind], network.importance, strict=True
+    ):
+        entry = results.describe_sublayer(sub, layout, scores)
+        total = sum(float(score.double().sum()) for score in scores.values())
+        kept = sum(float(scores[m.name].double().numpy()[m.mask()].sum()) for m in layout.matrices())
+        assert entry["kept_importance"] == pytest.approx(kept / total)
+        assert (entry["tied"], entry["label"]) == (kind == "tied", layout.label)
+        assert [matrix["density"] for matrix in entry["matrices"]] == [m.density for m in layout.matrices()]
 
 
 def test_without_its_checkpoint_a_matrix_has_no_dense_weights(run_dir: Path) -> None:

@@ -14,7 +14,7 @@ from pgb_core.layout import (
     rectangle_layout,
     untouched_layout,
 )
-from pgb_core.options import TABLE_METHODS, candidate_layouts, describe, unit_counts, unit_scores
+from pgb_core.options import TABLE_METHODS, candidate_layouts, unit_counts, unit_scores
 
 SHAPES = [SublayerShape("attention", 12, 6, 2), SublayerShape("feed_forward", 12, 48, 1)]
 
@@ -73,7 +73,7 @@ def test_structured_offers_whole_units_only(shape: SublayerShape) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)
 def test_mixed_offers_what_the_two_others_do_and_nothing_else(shape: SublayerShape) -> None:
-    labels = {method: {describe(layout) for layout in offered(method, shape)} for method in TABLE_METHODS}
+    labels = {method: {layout.label for layout in offered(method, shape)} for method in TABLE_METHODS}
     assert labels["pgb-mixed"] == labels["pgb"] | labels["structured"]
     assert labels["pgb"] & labels["structured"] == {"dropped", "untouched"}
 
@@ -106,7 +106,7 @@ def test_unit_scores_account_for_every_weight(shape: SublayerShape) -> None:
 def test_descriptions_are_words() -> None:
     shape = SHAPES[0]
     texts = [
-        describe(layout)
+        layout.label
         for layout in (dropped_layout(shape), untouched_layout(shape), rectangle_layout(shape, np.array([1])))
     ]
     assert texts == ["dropped", "untouched", "1 head"]

@@ -22,9 +22,7 @@ def table(view: MatrixView, group: int | None) -> None:
             "group": st.column_config.NumberColumn("Group", help="Number of the group's marker in the heatmaps."),
             "rows": st.column_config.NumberColumn("Rows", help="Outputs in this group."),
             "columns": st.column_config.NumberColumn("Columns", help="Inputs in this group."),
-            "weights": st.column_config.NumberColumn(
-                "Weights", help="Rows times columns: all are kept.", format="localized"
-            ),
+            "weights": st.column_config.NumberColumn("Weights", help="Weights kept in this group.", format="localized"),
             "density": charts.percent_column("Density", "Share of the matrix's weights that lie in this group."),
             "kept_importance": charts.percent_column("Kept importance", words.KEPT_IMPORTANCE),
         },

@@ -32,7 +32,7 @@ WINDOW = "Part of the matrix without pooling. Hover over a cell for its place in
 STAGES = {
     "original": "The dense weights in the order of the checkpoint.",
     "permuted": "The dense weights, rows and columns reordered so that the groups (outlined) come one after another.",
-    "pruned": "What is left after cutting and refit: everything outside the groups is gone and stays blank.",
+    "pruned": "What is left after cutting and refit: everything outside the groups, and every zero, stays blank.",
 }
 OVERVIEW = {
     "weight": "Where a matrix is larger than the picture, a cell shows its largest weight by magnitude. "

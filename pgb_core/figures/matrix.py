@@ -142,12 +142,12 @@ def group_table(view: MatrixView) -> list[dict[str, Any]]:
             "group": g + 1,
             "rows": len(rows),
             "columns": len(columns),
-            "weights": len(rows) * len(columns),
-            "density": len(rows) * len(columns) / (layout.rows * layout.columns),
+            "weights": weights,
+            "density": weights / (layout.rows * layout.columns),
             "kept_importance": kept,
         }
-        for g, (rows, columns, kept) in enumerate(
-            zip(layout.row_groups, layout.column_groups, view.kept_importance, strict=True)
+        for g, (rows, columns, weights, kept) in enumerate(
+            zip(layout.row_groups, layout.column_groups, layout.block_kept(), view.kept_importance, strict=True)
         )
     ]
 

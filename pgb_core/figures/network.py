@@ -16,13 +16,17 @@ _FAMILIES = {
     "dropped": ("x", DENSE),
     "one rectangle or untouched": ("square", "#d9662b"),
     "groups": ("circle", "#2f7ab5"),
+    "zeros": ("diamond", "#6f4fa0"),
 }
 """Symbol and color of each kind of option."""
 
 
 @dataclass(frozen=True)
 class Sublayer:
-    """What is left of one sublayer; `group_units` are the heads or neurons of each group, `units` those it had."""
+    """What is left of one sublayer; `group_units` are the heads or neurons of each group, `units` those it had.
+
+    Where every matrix has groups or zeros of its own, all units are there, in one piece.
+    """
 
     layer: int
     kind: Kind
@@ -30,6 +34,8 @@ class Sublayer:
     group_units: tuple[int, ...]
     density: float
     kept_importance: float
+    untied: str = ""
+    """In words, what is left of matrices that do not share their groups."""
 
     @property
     def title(self) -> str:
@@ -51,6 +57,8 @@ class Sublayer:
             return "dropped"
         if self.density >= 1.0:
             return "untouched"
+        if self.untied:
+            return self.untied
         count = len(self.group_units)
         groups = f"{count} groups" if count > 1 else "one rectangle"
         return f"{groups}, {self.kept_units} of {self.units} {UNIT_NAMES[self.kind]}"
@@ -63,14 +71,16 @@ def sublayers(result: Mapping[str, Any]) -> tuple[Sublayer, ...]:
         matrix = entry["matrices"][0]
         units = entry["units"]["dense"]
         width = matrix["rows"] // units
+        tied = entry.get("tied", True)  # runs of the first version say nothing else
         found.append(
             Sublayer(
                 entry["layer"],
                 entry["kind"],
                 units,
-                tuple(rows // width for rows in matrix["group_rows"]),
+                tuple(rows // width for rows in matrix["group_rows"]) if tied else (units,),
                 entry["density"],
                 entry["kept_importance"],
+                "" if tied else entry["label"],
             )
         )
     return tuple(found)
@@ -207,7 +217,11 @@ def option_chart(table: Mapping[str, Any]) -> go.Figure:
 
 
 def _family(option: Mapping[str, Any]) -> str:
-    return "dropped" if option["groups"] == 0 else "groups" if option["groups"] > 1 else "one rectangle or untouched"
+    if option["groups"] == 0:
+        return "dropped"
+    if option["groups"] > 1:
+        return "groups"
+    return "one rectangle or untouched" if option.get("tied", True) else "zeros"
 
 
 _WHOLE = "All sublayers are chosen together: no combination that meets the target has a lower total loss."

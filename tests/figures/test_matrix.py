@@ -118,6 +118,29 @@ def test_row_zero_is_on_top_and_groups_are_outlined_and_numbered() -> None:
         assert left <= x < left + len(view.layout.column_groups[g])
 
 
+def test_zeros_stay_blank_in_every_place_and_count_as_removed() -> None:
+    support = np.random.default_rng(0).random((40, 32)) < 0.3
+    layout = MatrixLayout("query", 40, 32, (np.arange(40),), (np.arange(32),), support)
+    weights = np.random.default_rng(1).standard_normal((40, 32)).astype(np.float32)
+    view = MatrixView(layout, np.where(support, weights, np.float32(0)), np.abs(weights), (0.6,), weights)
+    for figure in (matrix.overview(view, "pruned", "weight"), matrix.window(view, "pruned", "weight", 0, 0)):
+        assert figure is not None
+        np.testing.assert_array_equal(np.isnan(figure.data[0].z), ~support)
+    permuted = matrix.panel(view, "permuted", "weight")
+    assert permuted is not None
+    np.testing.assert_array_equal(permuted.values, weights)  # nothing is moved
+    assert matrix.group_table(view) == [
+        {
+            "group": 1,
+            "rows": 40,
+            "columns": 32,
+            "weights": support.sum(),
+            "density": pytest.approx(support.mean()),
+            "kept_importance": 0.6,
+        }
+    ]
+
+
 def test_without_dense_weights_only_what_needs_them_is_missing() -> None:
     view = make_view(16, 16, dense=False)
     assert matrix.overview(view, "permuted", "weight") is None

@@ -41,6 +41,26 @@ def test_picture_draws_each_group_as_long_as_its_share_and_fits_the_budget(run: 
     assert [row["kept"] for row in network.network_table(sublayers)] == [s.summary for s in sublayers]
 
 
+def test_matrices_that_stand_alone_are_one_bar_with_their_own_words() -> None:
+    matrices_ = [{"rows": 32, "columns": 32, "group_rows": [11, 11, 10]}]
+    entry = {
+        "layer": 0,
+        "kind": "attention",
+        "units": {"dense": 4, "kept": 4},
+        "matrices": matrices_,
+        "density": 0.4,
+        "kept_importance": 0.5,
+        "tied": False,
+        "label": "groups: query 3, key 1, value 1, output 8",
+    }
+    whole = {**entry, "tied": True, "density": 1.0, "matrices": [{"rows": 32, "columns": 32, "group_rows": [32]}]}
+    found = network.sublayers({"sublayers": [entry, whole]})
+    assert [s.group_units for s in found] == [(4,), (4,)]
+    assert [s.summary for s in found] == ["groups: query 3, key 1, value 1, output 8", "untouched"]
+    figure = network.option_chart({"chosen": 0, "options": [{**option("50.0% zeros", 50, 0.2, 1), "tied": False}]})
+    assert figure.data[0].name == "zeros"
+
+
 def option(label: str, cost: int, loss: float, groups: int = 2) -> dict[str, Any]:
     return {"label": label, "groups": groups, "units": 4, "cost": cost, "density": cost / 100, "loss": loss}
 
