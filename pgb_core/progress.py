@@ -18,6 +18,18 @@ def silent(done: int, total: int, message: str = "") -> None:
     """A `Step` that tells nobody."""
 
 
+def part(step: Step, begin: float, end: float, otherwise: str = "") -> Step:
+    """A `Step` for one piece of what `step` reports on: the piece from `begin` to `end`, shares of the whole.
+
+    `otherwise` is the message where the piece has none of its own.
+    """
+
+    def inner(done: int, total: int, message: str = "") -> None:
+        step(round(1000 * (begin + (end - begin) * done / max(total, 1))), 1000, message or otherwise)
+
+    return inner
+
+
 @dataclass(frozen=True)
 class Progress:
     """One report. Fractions are in [0, 1]; `eta_seconds` is for the whole run, None until it can be told."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pgb_core import JobCancelled
-from pgb_core.progress import Progress, Reporter, silent
+from pgb_core.progress import Progress, Reporter, part, silent
 
 
 @pytest.fixture
@@ -101,3 +101,12 @@ def test_an_unknown_stage_is_a_fault() -> None:
 def test_silent_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     silent(1, 2, "psst")
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_part_reports_its_share_of_the_whole() -> None:
+    seen: list[tuple[int, int, str]] = []
+    step = part(lambda done, total, message="": seen.append((done, total, message)), 0.25, 0.75, "the rest")
+    step(0, 4, "first")
+    step(3, 4)
+    step(0, 0)
+    assert seen == [(250, 1000, "first"), (625, 1000, "the rest"), (250, 1000, "the rest")]
