@@ -10,36 +10,39 @@ import contextlib
 import copy
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pgb_core import checkpoints, evaluation, recovery, results, store, tasks
-from pgb_core.architectures import Sublayer, encoder_sublayers
-from pgb_core.batching import Example, batches, encode, stratified_positions
-from pgb_core.budget import allot, table_of
-from pgb_core.compensation import compensate
+from pgb_core.batching import Example, encode, stratified_positions
 from pgb_core.errors import JobCancelled, explain, reason
 from pgb_core.grouped import cut, install
-from pgb_core.importance import SublayerStatistics, collect_statistics, matrix_importance
 from pgb_core.layout import Layout
-from pgb_core.options import TABLE_METHODS, Option, all_candidates
-from pgb_core.pricing import price_candidates, pricing_batches
+from pgb_core.options import TABLE_METHODS
+from pgb_core.planning import (
+    Goal,
+    Prediction,
+    Scores,
+    Tables,
+    by_baseline,
+    candidates_of,
+    choose_options,
+    predictions,
+    score,
+    tables_of,
+)
 from pgb_core.progress import Progress, ProgressCallback, Reporter
-from pgb_core.spec import PruneSpec
+from pgb_core.spec import BASELINES, PruneSpec
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
 
 log = logging.getLogger(__name__)
-
-BATCH = 32
-GRAM_TOKENS = 20
-"""Tokens behind an exit's Gram matrix, for each of its rows."""
 
 _WEIGHTS = {  # seconds of the demo on two CPU cores
     "loading": 4.0,
@@ -68,13 +71,11 @@ class Loaded:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is to be kept: the option tables, the choice among them, and the scores behind both."""
+    """What is to be kept: the option tables, the choice among them, and what other methods would have chosen."""
 
-    sublayers: list[Sublayer]
-    statistics: list[SublayerStatistics]
-    importance: list[dict[str, Tensor]]
-    tables: list[list[Option]]
-    chosen: list[int]
+    tables: Tables
+    chosen: tuple[int, ...]
+    predictions: dict[str, Prediction | None]
 
     @property
     def layouts(self) -> list[Layout]:
@@ -192,22 +193,33 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
             results.resolved_spec(spec, loaded.checkpoint, loaded.device, loaded.max_length),
         )
         calibration = _calibration(spec, loaded)
-    plan = make_plan(spec, loaded, calibration, reporter, clock)
-    model, sublayers, layouts = loaded.model, plan.sublayers, plan.layouts
-
+    with clock.stage("importance"):
+        scores = score(
+            loaded.model,
+            calibration,
+            importance=spec.importance,
+            seed=spec.seed,
+            step=reporter.stage("importance"),
+        )
+    plan = None if spec.method in BASELINES else make_plan(spec, scores, reporter, clock)
+    model, sublayers = loaded.model, scores.sublayers
     with clock.stage("compensation"):
-        ready = list(batches(calibration, BATCH))
-        counted = [stats.weights for stats in plan.statistics]
-        refitted = compensate(model, sublayers, layouts, counted, ready, step=reporter.stage("compensation"))
+        step = reporter.stage("compensation")
+        if plan is None:
+            refitted = by_baseline(spec.method, scores, spec.sparsity, budget=spec.budget, step=step)
+        else:
+            refitted = scores.refit(plan.layouts, step=step)
+        layouts = [new.layout for new in refitted]
         models = {
             "dense": model,
             "masked": install(model, sublayers, [cut(s, layout) for s, layout in zip(sublayers, layouts, strict=True)]),
             "compensated": install(model, sublayers, refitted),
         }
+    recovered = None
     if spec.recover_epochs:
         with clock.stage("recovery"):
             models["recovered"] = copy.deepcopy(models["compensated"])
-            recovery.recover(
+            recovered = recovery.recover(
                 models["recovered"],
                 encode(loaded.data.train, loaded.tokenizer, loaded.max_length),
                 epochs=spec.recover_epochs,
@@ -219,15 +231,16 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
             )
     pruned = models["recovered" if spec.recover_epochs else "compensated"]
     with clock.stage("evaluation"):
-        score = _scores(spec, loaded, models, reporter)
+        measured = _scores(spec, loaded, models, reporter)
     latency = None
     if spec.latency:
         with clock.stage("latency"):
             latency = evaluation.compare_latency(model, pruned, step=reporter.stage("latency"))
     reporter.stage("saving")
     results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
-    results.save_layout(folder, sublayers, layouts, plan.importance)
-    results.save_options(folder, sublayers, plan.tables, plan.chosen)
+    results.save_layout(folder, sublayers, layouts, scores.importance)
+    if plan is not None:
+        results.save_options(folder, sublayers, plan.tables, plan.chosen)
     return {
         "schema": store.SCHEMA,
         "method": spec.method,
@@ -236,13 +249,15 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
             "dense": results.dense_bytes(loaded.checkpoint.path),
             "pruned": (folder / "model" / "model.safetensors").stat().st_size,
         },
-        "score": score,
+        "score": measured,
         "latency": latency,
         "seconds": {"recovery": 0.0, **clock.total()},
         "sublayers": [
-            results.describe_sublayer(sub, layout, scores)
-            for sub, layout, scores in zip(sublayers, layouts, plan.importance, strict=True)
+            results.describe_sublayer(sub, layout, values)
+            for sub, layout, values in zip(sublayers, layouts, scores.importance, strict=True)
         ],
+        "predictions": {} if plan is None else {name: p and asdict(p) for name, p in plan.predictions.items()},
+        "recovery": recovered and asdict(recovered),
         "environment": results.environment(loaded.device),
     }
 
@@ -276,51 +291,21 @@ def _calibration(spec: PruneSpec, loaded: Loaded) -> list[Example]:
     return encode(loaded.data.train.select(rows), loaded.tokenizer, loaded.max_length)
 
 
-def make_plan(
-    spec: PruneSpec, loaded: Loaded, calibration: Sequence[Example], reporter: Reporter, clock: _Clock
-) -> Plan:
-    """Stages 1 to 3: importance, permutation and grouping, budget.
+def make_plan(spec: PruneSpec, scores: Scores, reporter: Reporter, clock: _Clock) -> Plan:
+    """Stages 2 and 3, permutation and grouping and budget, of the methods that choose from a table.
 
     Raises:
         SpecError: the target sparsity is out of reach.
     """
-    sublayers = encoder_sublayers(loaded.model)
-    with clock.stage("importance"):
-        statistics = collect_statistics(
-            loaded.model,
-            sublayers,
-            list(batches(calibration, BATCH)),
-            len(calibration),
-            exit_every=_exit_every(calibration, sublayers),
-            fisher=spec.importance == "fisher",
-            seed=spec.seed,
-            step=reporter.stage("importance"),
-        )
-        importance = [
-            matrix_importance(sub, stats, spec.importance) for sub, stats in zip(sublayers, statistics, strict=True)
-        ]
     with clock.stage("grouping"):
-        step = reporter.stage("grouping")
-        candidates = all_candidates(sublayers, statistics, importance, seed=spec.seed, step=step)
+        found = candidates_of(spec.method, scores, seed=spec.seed, step=reporter.stage("grouping"))
     with clock.stage("budget"):
-        fit, test = pricing_batches(calibration, spec.seed, BATCH)
-        step = reporter.stage("budget")
-        tables = price_candidates(loaded.model, sublayers, statistics, candidates, fit, test, step=step)
-        may_choose = TABLE_METHODS[spec.method]
-        tables = [[option for option in table if may_choose(option.layout)] for table in tables]
-        offers = [
-            table_of(sub.layer, [(option.layout, option.loss) for option in table], spec.budget)
-            for sub, table in zip(sublayers, tables, strict=True)
-        ]
-        choice = allot(offers, [spec.sparsity], spec.constraints)[0]
-    return Plan(sublayers, statistics, importance, tables, list(choice.options))
-
-
-def _exit_every(calibration: Sequence[Example], sublayers: Sequence[Sublayer]) -> int:
-    """One in how many samples makes `GRAM_TOKENS` tokens for each row of the largest Gram matrix."""
-    tokens = sum(len(example.input_ids) for example in calibration)
-    wanted = GRAM_TOKENS * max(sub.shape.inner for sub in sublayers)
-    return max(1, min(tokens // wanted, len(calibration) // 4))
+        tables = tables_of(spec.method, scores, found, seed=spec.seed, step=reporter.stage("budget"))
+        goal = Goal(spec.sparsity, spec.budget, spec.constraints)
+        choice = choose_options(scores.sublayers, tables, spec.method, goal)
+        shared = list(TABLE_METHODS) if spec.method in TABLE_METHODS else [spec.method]
+        predicted = predictions(scores.sublayers, tables, shared, goal)
+    return Plan(tables, choice.options, predicted)
 
 
 def _scores(spec: PruneSpec, loaded: Loaded, models: dict[str, nn.Module], reporter: Reporter) -> dict[str, Any]:

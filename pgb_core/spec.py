@@ -14,9 +14,18 @@ METHODS: dict[str, str] = {
     "a part of the hidden state.",
     "pgb-mixed": "As pgb, but heads and neurons may also be kept whole: the better of groups and of classical "
     "structured pruning, sublayer by sublayer.",
-    "structured": "Classical structured pruning: whole heads and neurons are removed, no groups.",
+    "structured": "Classical structured pruning with the same scores, prices and refit: whole heads and neurons, "
+    "no groups.",
+    "pgb-paper": "PGB as its summaries tell it: every matrix is permuted on its own into equal groups "
+    "(Lim et al., 2025).",
+    "magnitude": "Zeros where the weights are smallest, wherever they are: nothing gets faster (Han et al., 2015).",
+    "heads-neurons": "Heads and neurons with the lowest Fisher scores go, then our refit (Michel et al., 2019).",
+    "kwon": "Mask search by Fisher information, rearranged, and mask tuning (Kwon et al., 2022).",
+    "kprune": "Bottom-up, with new scores for each sublayer and its output fitted anew (Park et al., 2024).",
 }
 """Methods by name, each with the sentence that `--help` and the app show."""
+BASELINES = ("magnitude", "heads-neurons", "kwon", "kprune")
+"""Methods of others that we are compared with. They choose by rules of their own and know no constraints."""
 
 DEVICES = ("auto", "cpu", "cuda")
 IMPORTANCES: dict[str, str] = {
@@ -98,6 +107,13 @@ class PruneSpec:
         _require(high is None or high >= (low or 2), f"max groups {high} must be at least {low or 2}.")
         # one form for all: JSON has lists, and a pin can be written in several ways
         object.__setattr__(self, "pins", tuple(str(Pin.parse(text)) for text in self.pins))
+        if self.method in BASELINES:
+            given = low is not None or high is not None or bool(self.pins)
+            _require(not given, f"method {self.method} knows neither pins nor limits on groups; leave them out.")
+            _require(
+                self.method != "magnitude" or self.budget == "weights",
+                "zeros leave the FLOPs as they are; use budget weights with method magnitude.",
+            )
         _in_range("calibration samples", self.calibration_samples, 8, limits.max_calibration_samples)
 
     @property

@@ -36,6 +36,12 @@ class Network:
         return [stats.weights for stats in self.statistics]
 
     @property
+    def equal_weights(self) -> TokenWeights:
+        """As if every token counted the same."""
+        ones = torch.ones_like(self.statistics[0].weights.entry)
+        return TokenWeights(ones, ones)
+
+    @property
     def batches(self) -> list[Batch]:
         return list(batches(self.examples, 16))
 

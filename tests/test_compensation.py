@@ -125,7 +125,7 @@ def test_each_row_of_a_matrix_that_stands_alone_is_the_least_squares_fit_of_its_
         first = network.sublayers[0]
         states = advance(first, cut(first, rectangle_layout(first.shape, np.array([0, 2, 3]))), states)
     pruned = cut(sub, layout)
-    refit(sub, pruned, states)
+    refit(sub, pruned, states, network.equal_weights)
     assert pruned.entry is not None
     with torch.no_grad():
         dense, ours, hidden, target = (
@@ -159,7 +159,7 @@ def test_each_row_of_a_matrix_that_stands_alone_is_the_least_squares_fit_of_its_
             kept = np.flatnonzero(mask[row])
             # damping is relative to the Gram matrix that the fit is made of: the block's, or all inputs' with zeros
             inputs = x if kind == "zeros" else x[:, kept]
-            damping = 1e-3 * float(np.square(inputs).sum(axis=0).mean())
+            damping = DAMPING * float(np.square(inputs).sum(axis=0).mean())
             current = torch.cat([old.weight[row, kept], old.bias[row, None]]).detach().numpy()
             expected = augmented(x[:, kept], y[:, row], current, damping)
             np.testing.assert_allclose(found[row, kept], expected[:-1], atol=2e-3)
@@ -190,14 +190,14 @@ def test_the_refit_of_a_matrix_that_stands_alone_never_raises_its_calibration_er
     with torch.no_grad():
         targets = [(s, sub.exit(sub.hidden(s.dense, s.mask))) for s in states]
         before = entry_errors()
-        refit_entry(sub, pruned, *entry_sums(sub, states))
+        refit_entry(sub, pruned, *entry_sums(sub, states, network.equal_weights.entry))
         after = entry_errors()
         for matrix, old, new in zip(layout.matrices(), before, after, strict=False):
             assert new <= old * (1 + 1e-4) + 1e-6 * len(x)
             assert matrix.density == 1 or new < 0.9 * old
         sums = ExitSums(layout, torch.device("cpu"))
         for s, target in targets:
-            sums.add(pruned.hidden(s.dense, s.mask)[s.real], target[s.real])
+            sums.add(pruned.hidden(s.dense, s.mask)[s.real], target[s.real], torch.ones(int(s.real.sum())))
         unfitted = exit_error()
         refit_exit(sub, pruned, sums)
         assert exit_error() <= unfitted * (1 + 1e-4)

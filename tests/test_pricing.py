@@ -9,7 +9,7 @@ import torch
 from pgb_core.compensation import advance, compensate, first_states
 from pgb_core.grouped import cut
 from pgb_core.layout import dropped_layout, rectangle_layout, untouched_layout
-from pgb_core.pricing import price_candidates, price_groups, price_rectangle, pricing_batches, sample_of
+from pgb_core.pricing import price_by_running, price_candidates, price_rectangle, pricing_batches, sample_of
 from tests.network import Network
 
 
@@ -41,7 +41,7 @@ def test_both_ways_to_price_agree_where_both_apply(network: Network, index: int)
         folds.append(sample_of(sub, states))
     for units in (1, sub.shape.units // 2):
         layout = rectangle_layout(sub.shape, np.arange(units))
-        both = [price_groups(sub, layout, stats, *pair) for pair in (folds, folds[::-1])]
+        both = [price_by_running(sub, layout, stats, *pair) for pair in (folds, folds[::-1])]
         assert price_rectangle(sub, layout, stats) == pytest.approx(sum(both) / 2, rel=2e-2)
 
 

@@ -15,7 +15,7 @@ from pgb_core.compensation import first_states
 from pgb_core.grouped import cut
 from pgb_core.layout import SublayerShape
 from pgb_core.matrixwise import matrix_sizes, whole_matrix
-from pgb_core.options import price, sample_of
+from pgb_core.pricing import price, sample_of
 from pgb_core.untied import (
     GROUP_COUNTS,
     Choice,

@@ -19,10 +19,8 @@ from torch import Tensor, nn
 from pgb_core.architectures import Sublayer
 from pgb_core.baselines.units import UnitCost, best_ranked, label_gradients, layout_of, slack_of, unit_weights
 from pgb_core.batching import Batch
-from pgb_core.compensation import compensate
-from pgb_core.grouped import PrunedSublayer
 from pgb_core.layout import SublayerLayout
-from pgb_core.progress import Step, part, silent
+from pgb_core.progress import Step, silent
 
 
 def heads_neurons(
@@ -33,16 +31,15 @@ def heads_neurons(
     *,
     cost: UnitCost = unit_weights,
     step: Step = silent,
-) -> list[PrunedSublayer]:
-    """Keep the heads and neurons of highest Fisher score per cost within `budget`, and refit what is kept.
+) -> list[SublayerLayout]:
+    """The heads and neurons of highest Fisher score per cost within `budget`.
 
     Args:
         batches: calibration text with its labels.
         budget: encoder weights to keep, or whatever `cost` counts.
     """
-    gradients = label_gradients(model, sublayers, batches, step=part(step, 0.0, 0.4))
-    layouts = choose_units(sublayers, [fisher(g) for g in gradients], budget, cost)
-    return compensate(model, sublayers, layouts, batches, step=part(step, 0.4, 1.0))
+    gradients = label_gradients(model, sublayers, batches, step=step)
+    return choose_units(sublayers, [fisher(g) for g in gradients], budget, cost)
 
 
 def fisher(gradients: Tensor) -> Tensor:

@@ -9,16 +9,16 @@ NeurIPS 2022, arXiv 2204.09656; facts that the paper leaves open are from the au
 2. Rearrangement (section 4.2, algorithm 2). With the blocks of the Fisher information that belong to one sublayer, kept
    and removed units of a sublayer change places, their numbers fixed: from the least important kept unit up, each is
    removed and the one of the removed whose return lowers the quadratic form most comes back.
-3. Tuning (section 4.3). Bottom-up, the kept mask variables become scales, fitted by least squares so that the sublayer's
-   output plus its residual is the dense model's. LSMR with damping 1 solves the normal equations for the change from 1.
-   As in their code: the first attention is left alone; heads get a constant next to them, which is thrown away; of the
-   last feed-forward only the first token counts, the one that the classifier reads; and where the solver does not
+3. Tuning (section 4.3). Bottom-up, the kept mask variables become scales, fitted by least squares so that the
+   sublayer's output plus its residual is the dense model's. LSMR with damping 1 solves the normal equations for the
+   change from 1. As in their code: the first attention is left alone; heads get a constant next to them, which is
+   thrown away; of the last feed-forward only the first token counts, the one that the classifier reads; and where the solver does not
    converge or a scale leaves [-10, 10], this sublayer and all above it keep scales of 1.
 
 What differs here: the Fisher information is from per-sample gradients, as the paper writes it (the code takes one
 gradient per mini-batch); the budget binds (the code's loop goes on after the heads alone exceed it) and may leave no
-head at all; the target of the tuning is the dense model, as in section 4.3 (TEACHER). The scales are absorbed in the exit
-matrix; a sublayer without units keeps its exit's bias, which the masked original also adds.
+head at all; the target of the tuning is the dense model, as in section 4.3 (TEACHER). The scales are absorbed in the
+exit matrix; a sublayer without units keeps its exit's bias, which the masked original also adds.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def scale_system(sub: Sublayer, layout: SublayerLayout, sums: ExitSums) -> tuple
     weight, bias = sub.exit.weight[:, columns].to(dtype), sub.exit.bias.to(dtype)
     gram, cross = sums.grams[0].to(dtype), sums.crosses[0].to(dtype)
     gram, total = gram[:-1, :-1], gram[-1, :-1]
-    cross, targets = cross[:, :-1] - torch.outer(bias, total), cross[:, -1] - bias * sums.tokens
+    cross, targets = cross[:, :-1] - torch.outer(bias, total), cross[:, -1] - bias * sums.weight
 
     def by_unit(values: Tensor) -> Tensor:
         """Sums over the columns of each unit, along the last dimension."""
@@ -200,7 +200,7 @@ def scale_system(sub: Sublayer, layout: SublayerLayout, sums: ExitSums) -> tuple
     if layout.shape.kind == "feed_forward":
         return matrix, right
     constant = by_unit(total * weight.sum(dim=0))
-    corner = matrix.new_full((1, 1), float(sums.tokens * len(weight)))
+    corner = (sums.weight * len(weight)).to(matrix).reshape(1, 1)
     matrix = torch.cat([torch.cat([matrix, constant[:, None]], dim=1), torch.cat([constant[None], corner], dim=1)])
     return matrix, torch.cat([right, targets.sum()[None]])
 

@@ -168,6 +168,7 @@ def exit_sums(
         if first_token:
             counted[:, 1:] = False
         target = sub.exit(sub.hidden(state.dense, state.mask)) + state.dense - state.pruned
-        sums.add(pruned.hidden(state.pruned, state.mask)[counted], target[counted])
+        chosen = target[counted]
+        sums.add(pruned.hidden(state.pruned, state.mask)[counted], chosen, chosen.new_ones(len(chosen)))
         step(2 * n, 3 * len(states))
     return sums

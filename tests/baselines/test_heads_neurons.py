@@ -1,13 +1,12 @@
-"""The classical baseline: its layouts from its scores, and our own refit."""
+"""The classical baseline: its layouts from its scores."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from pgb_core.baselines.heads_neurons import choose_units, fisher, heads_neurons
 from pgb_core.baselines.units import label_gradients
-from pgb_core.compensation import compensate
+from pgb_core.layout import SublayerLayout
 from tests.network import Network
 
 
@@ -24,14 +23,14 @@ def test_a_score_is_weighed_against_the_cost(network: Network) -> None:
     assert layouts[2].groups[0].units.tolist() == [3]
 
 
-def test_the_kept_weights_get_our_refit(network: Network) -> None:
+def test_the_best_by_mean_squared_gradient_stay(network: Network) -> None:
     budget = sum(sub.shape.weights for sub in network.sublayers) // 2
-    pruned = heads_neurons(network.model, network.sublayers, network.batches, budget)
+    found = heads_neurons(network.model, network.sublayers, network.batches, budget)
     gradients = label_gradients(network.model, network.sublayers, network.batches)
-    layouts = choose_units(network.sublayers, [g.square().mean(dim=0) for g in gradients], budget)
-    expected = compensate(network.model, network.sublayers, layouts, network.batches)
-    for new, old, layout in zip(pruned, expected, layouts, strict=True):
-        for mine, theirs in zip(new.layout.groups, layout.groups, strict=True):
-            assert np.array_equal(mine.units, theirs.units)
-        state, reference = new.exit.state_dict(), old.exit.state_dict()
-        assert all(torch.equal(state[name], reference[name]) for name in reference)
+    expected = choose_units(network.sublayers, [g.square().mean(dim=0) for g in gradients], budget)
+    assert [units(layout) for layout in found] == [units(layout) for layout in expected]
+    assert len({layout.density for layout in found}) > 1
+
+
+def units(layout: SublayerLayout) -> list[int]:
+    return [int(unit) for group in layout.groups for unit in group.units]
