@@ -19,6 +19,7 @@ from pgb_core.compensation import (
 )
 from pgb_core.grouped import cut, install
 from pgb_core.layout import dropped_layout, rectangle_layout, untouched_layout
+from pgb_core.least_squares import DAMPING
 from tests.network import Network, layouts_of_all_kinds
 
 

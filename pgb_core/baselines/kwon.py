@@ -12,8 +12,8 @@ NeurIPS 2022, arXiv 2204.09656; facts that the paper leaves open are from the au
 3. Tuning (section 4.3). Bottom-up, the kept mask variables become scales, fitted by least squares so that the
    sublayer's output plus its residual is the dense model's. LSMR with damping 1 solves the normal equations for the
    change from 1. As in their code: the first attention is left alone; heads get a constant next to them, which is
-   thrown away; of the last feed-forward only the first token counts, the one that the classifier reads; and where the solver does not
-   converge or a scale leaves [-10, 10], this sublayer and all above it keep scales of 1.
+   thrown away; of the last feed-forward only the first token counts, the one that the classifier reads; and where the
+   solver does not converge or a scale leaves [-10, 10], this sublayer and all above it keep scales of 1.
 
 What differs here: the Fisher information is from per-sample gradients, as the paper writes it (the code takes one
 gradient per mini-batch); the budget binds (the code's loop goes on after the heads alone exceed it) and may leave no
