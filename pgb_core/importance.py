@@ -1,11 +1,4 @@
-"""Stage 1, importance: second-order scores of every encoder weight, from one pass over calibration text.
-
-The loss is expanded around the fine-tuned weights. Its curvature is the Fisher information, whose expectation over
-labels is the model's own: for logits with probabilities p it is J^T (diag(p) - p p^T) J. We draw random signs e and
-send v = sqrt(p) * e - p (sqrt(p) . e) back through the network. E[v v^T] = diag(p) - p p^T exactly: the same
-expectation as labels sampled from the prediction, without waiting for the rare label that a confident model
-contradicts.
-"""
+"""Stage 1, importance: second-order scores of every encoder weight, from one pass over calibration text (`fisher`)."""
 
 from __future__ import annotations
 
@@ -15,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pgb_core.architectures import Sublayer, attention_mask, classify, embed
+from pgb_core.architectures import Sublayer
 from pgb_core.batching import Batch
+from pgb_core.fisher import differentiable_activations, random_direction, random_signs, trace
 from pgb_core.layout import EXIT_NAME
 from pgb_core.progress import Step, silent
 
@@ -49,20 +43,20 @@ class SublayerStatistics:
 
     entry_gram: Tensor
     """(hidden + 1, hidden + 1)"""
-    exit_grams: tuple[Tensor, Tensor]
-    """(inner + 1, inner + 1), of every other sample each, so that what is fitted on one is measured on the other"""
+    exit_gram: Tensor
+    """(inner + 1, inner + 1)"""
     weights: TokenWeights
     entry_sensitivity: tuple[Tensor, ...]
     """(inner,) per entry matrix: q_i = mean_t (dL/dy_ti)^2"""
-    exit_sensitivity: Tensor
-    """(hidden,)"""
+    exit_metric: Tensor
+    """(hidden, hidden) Q = mean_t g_t g_t^T, g = dL/dy: errors of several outputs may add up or cancel"""
     fisher: tuple[Tensor, ...] | None
     """(rows, columns) per matrix, the exit last: F_ij = mean_n (dL_n/dw_ij)^2 over samples n; None unless asked for."""
 
     @property
-    def exit_gram(self) -> Tensor:
-        """(inner + 1, inner + 1), of all samples."""
-        return (self.exit_grams[0] + self.exit_grams[1]) / 2
+    def exit_sensitivity(self) -> Tensor:
+        """(hidden,)"""
+        return self.exit_metric.diagonal()
 
 
 class _Sums:
@@ -71,8 +65,9 @@ class _Sums:
     def __init__(self, sub: Sublayer, samples: int, length: int, fisher: bool) -> None:
         device, shape = sub.exit.weight.device, sub.shape
         self.entry_gram = torch.zeros(shape.hidden + 1, shape.hidden + 1, device=device)
-        self.exit_grams = torch.zeros(2, shape.inner + 1, shape.inner + 1, device=device)
-        self.sensitivity = [torch.zeros(m.out_features, device=device) for m in (*sub.entries, sub.exit)]
+        self.exit_gram = torch.zeros(shape.inner + 1, shape.inner + 1, device=device)
+        self.sensitivity = [torch.zeros(m.out_features, device=device) for m in sub.entries]
+        self.metric = torch.zeros(shape.hidden, shape.hidden, device=device)
         self.weights = TokenWeights(*torch.zeros(2, samples, length, device=device))
         self.fisher = [torch.zeros_like(m.weight) for m in (*sub.entries, sub.exit)] if fisher else None
 
@@ -84,11 +79,12 @@ class _Sums:
         self.weights.entry[samples, : real.shape[1]] = entry_weights
         self.weights.exit[samples, : real.shape[1]] = exit_weights
         add_gram(self.entry_gram, inputs[0][real], entry_weights[real])
-        for fold, gram in enumerate(self.exit_grams):
-            thinned = real & ((samples % exit_every == 0) & (samples // exit_every % 2 == fold))[:, None]
-            add_gram(gram, inputs[1][thinned], exit_weights[thinned])
-        for total, gradient in zip(self.sensitivity, gradients, strict=True):
+        thinned = real & (samples % exit_every == 0)[:, None]
+        add_gram(self.exit_gram, inputs[1][thinned], exit_weights[thinned])
+        for total, gradient in zip(self.sensitivity, gradients, strict=False):
             total += gradient[real].square().sum(dim=0)
+        last = gradients[-1][real]
+        self.metric.addmm_(last.T, last)
         if self.fisher is not None:
             sources = [inputs[0]] * (len(gradients) - 1) + [inputs[1]]
             keep = real.unsqueeze(-1)
@@ -97,13 +93,12 @@ class _Sums:
                     fisher += torch.bmm(gs.transpose(1, 2), xs).square_().sum(dim=0)  # per sample, then squared
 
     def means(self, tokens: int, samples: int) -> SublayerStatistics:
-        sensitivity = [total / tokens for total in self.sensitivity]
         return SublayerStatistics(
             self.entry_gram / self.entry_gram[-1, -1],  # the constant's square: the sum of the weights
-            (self.exit_grams[0] / self.exit_grams[0, -1, -1], self.exit_grams[1] / self.exit_grams[1, -1, -1]),
+            self.exit_gram / self.exit_gram[-1, -1],
             self.weights,
-            tuple(sensitivity[:-1]),
-            sensitivity[-1],
+            tuple(total / tokens for total in self.sensitivity),
+            self.metric / tokens,
             None if self.fisher is None else tuple(total / samples for total in self.fisher),
         )
 
@@ -146,16 +141,14 @@ def collect_statistics(
     length = max(batch.input_ids.shape[1] for batch in batches)
     sums = [_Sums(sub, samples, length, fisher) for sub in sublayers]
     device = sublayers[0].exit.weight.device
-    signs = random_signs(samples, model, seed)
+    (signs,) = random_signs(samples, model, seed)
     tokens, done = 0, 0
-    frozen = [(p, p.requires_grad) for p in model.parameters()]
-    model.eval().requires_grad_(False)
-    try:
+    with differentiable_activations(model):
         for batch in batches:
             batch = batch.to(device)
-            traces, logits = _trace(model, sublayers, batch)
+            traces, logits = trace(model, sublayers, batch)
             outputs = [y for _, ys in traces for y in ys]
-            direction = fisher_direction(logits.detach(), signs[batch.indices.cpu()].to(device))
+            direction = random_direction(logits.detach(), signs[batch.indices].to(device))
             gradients = list(torch.autograd.grad(logits, outputs, grad_outputs=direction))
             with torch.no_grad():
                 for total, (inputs, ys) in zip(sums, traces, strict=True):
@@ -163,40 +156,7 @@ def collect_statistics(
             tokens += int(batch.attention_mask.sum())
             done += len(batch.indices)
             step(done, samples, f"sample {done} of {samples}")
-    finally:
-        for parameter, flag in frozen:
-            parameter.requires_grad_(flag)
     return [total.means(tokens, samples) for total in sums]
-
-
-def _trace(
-    model: nn.Module, sublayers: Sequence[Sublayer], batch: Batch
-) -> tuple[list[tuple[tuple[Tensor, Tensor], list[Tensor]]], Tensor]:
-    """The forward pass, sublayer by sublayer: ((entry input, exit input), outputs of all matrices), and the logits."""
-    x = embed(model, batch.inputs).requires_grad_()
-    mask = attention_mask(batch.attention_mask)
-    traces: list[tuple[tuple[Tensor, Tensor], list[Tensor]]] = []
-    for sub in sublayers:
-        entries = [entry(x) for entry in sub.entries]
-        hidden = sub.mix(tuple(entries), mask)
-        output = sub.exit(hidden)
-        traces.append(((x, hidden), [*entries, output]))
-        x = sub.norm(x + output)
-    return traces, classify(model, x)
-
-
-def random_signs(samples: int, model: nn.Module, seed: int) -> Tensor:
-    """(samples, labels) of -1 and 1, the same for a sample whatever batch it comes in."""
-    labels: int = model.config.num_labels  # type: ignore[union-attr,assignment]
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, (samples, labels), generator=generator).float() * 2 - 1
-
-
-def fisher_direction(logits: Tensor, signs: Tensor) -> Tensor:
-    """(B, labels) v with E[v v^T] = diag(p) - p p^T, the Fisher information of a softmax's logits (see above)."""
-    p = logits.softmax(dim=-1)
-    root = p.sqrt() * signs
-    return root - p * root.sum(dim=-1, keepdim=True)
 
 
 # --- scores from the statistics ------------------------------------------------------------------------------------
@@ -269,18 +229,18 @@ def with_constant(x: Tensor) -> Tensor:
 
 
 def elimination_order(
-    weight: Tensor, gram: Tensor, sensitivity: Tensor, width: int, *, updates: int = 32, step: Step = silent
+    weight: Tensor, gram: Tensor, metric: Tensor, width: int, *, updates: int = 32, step: Step = silent
 ) -> Tensor:
     """The units in the order in which they are least missed, the first to go first.
 
     Removing the inputs J of the exit matrix, while its other weights make up for it, costs
-    1/2 sum_i q_i w_iJ ([H^-1]_JJ)^-1 w_iJ^T. After each removal W and H^-1 are downdated (block-wise Gaussian
+    1/2 tr(Q w_J ([H^-1]_JJ)^-1 w_J^T). After each removal W and H^-1 are downdated (block-wise Gaussian
     elimination, as in Frantar and Alistarh, OBC, 2022), never inverted anew.
 
     Args:
         weight: (hidden, units * width) of the exit matrix.
         gram: (units * width + 1, ...) of its inputs.
-        sensitivity: (hidden,).
+        metric: (hidden, hidden), Q: what errors of the outputs cost, `SublayerStatistics.exit_metric`.
         updates: the scores are updated after every 1/`updates` of the units left, at least one by one at the end.
 
     Returns:
@@ -288,8 +248,9 @@ def elimination_order(
     """
     dtype = solve_dtype(gram.device)
     variance = inverse(gram)  # (M + 1, M + 1), of the units that are left
-    root = sensitivity.to(dtype).sqrt()[:, None]
-    weighted = torch.cat([weight.to(dtype) * root, root.new_zeros(len(root), 1)], dim=1)  # (hidden, M + 1)
+    values, vectors = torch.linalg.eigh(metric.to(dtype))
+    root = (vectors * values.clamp_min(0).sqrt()).T  # Q = root^T root
+    weighted = torch.cat([root @ weight.to(dtype), root.new_zeros(len(root), 1)], dim=1)  # (hidden, M + 1)
     units = weight.shape[1] // width
     left = torch.arange(units, device=weight.device)
     order: list[Tensor] = []
@@ -315,7 +276,7 @@ def _unit_scores(variance: Tensor, weighted: Tensor, width: int) -> Tensor:
 
     Args:
         variance: (units * width, units * width), H^-1.
-        weighted: (hidden, units * width), sqrt(q) W.
+        weighted: (hidden, units * width), the root of Q times W.
     """
     if width == 1:  # neurons: as below, without a thousand systems of one equation
         return weighted.square().sum(dim=0) / variance.diagonal()

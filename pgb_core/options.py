@@ -172,7 +172,7 @@ def all_candidates(
         def inner(done: int, total: int, message: str = "", i: int = i, name: str = sub.name) -> None:
             step(i, len(sublayers), f"{name}: {message}")
 
-        order = elimination_order(sub.exit.weight, stats.exit_gram, stats.exit_sensitivity, sub.shape.width, step=inner)
+        order = elimination_order(sub.exit.weight, stats.exit_gram, stats.exit_metric, sub.shape.width, step=inner)
         with one_thread.limit(limits=1):
             candidates.append(candidate_layouts(sub.shape, scores, order.cpu().numpy(), seed, inner))
     return candidates

@@ -20,14 +20,12 @@ from torch import Tensor, nn
 
 from pgb_core.architectures import Sublayer
 from pgb_core.batching import Batch
-from pgb_core.compensation import advance, first_states
-from pgb_core.grouped import cut
 from pgb_core.grouping import FloatArray, equal_shares, group
 from pgb_core.importance import SublayerStatistics
 from pgb_core.layout import IntArray, MatrixLayout, SublayerShape, dropped_layout, untouched_layout
 from pgb_core.matrixwise import MatrixwiseLayout, matrix_sizes, whole_matrix
 from pgb_core.options import Option
-from pgb_core.pricing import Sample, price, sample_of
+from pgb_core.pricing import Market, markets, price
 from pgb_core.progress import Step, silent
 
 GROUP_COUNTS = (2, 3, 4, 6, 8, 12, 16, 24)
@@ -119,26 +117,18 @@ def price_untied(
 ) -> list[list[Option]]:
     """The option table of every sublayer, cheapest first: dropped, combinations of its matrices' groups, untouched."""
     tables: list[list[Option]] = []
-    fit_states, test_states = first_states(model, fit), first_states(model, test)
-    for i, (sub, stats, matrices) in enumerate(zip(sublayers, statistics, candidates, strict=True)):
+    for market, matrices in zip(markets(model, sublayers, statistics, fit, test), candidates, strict=True):
+        i, name = len(tables), market.sub.name
 
-        def inner(done: int, total: int, message: str = "", i: int = i, name: str = sub.name) -> None:
+        def inner(done: int, total: int, message: str = "", i: int = i, name: str = name) -> None:
             step(i * total + done, len(sublayers) * total, f"pricing the {name}, {message}")
 
-        tables.append(_table(sub, stats, matrices, sample_of(sub, fit_states), sample_of(sub, test_states), inner))
-        whole = cut(sub, untouched_layout(sub.shape))
-        fit_states, test_states = (advance(sub, whole, states) for states in (fit_states, test_states))
+        tables.append(_table(market, matrices, inner))
     return tables
 
 
-def _table(
-    sub: Sublayer,
-    statistics: SublayerStatistics,
-    candidates: Mapping[str, Sequence[MatrixLayout]],
-    fit: Sample,
-    test: Sample,
-    step: Step,
-) -> list[Option]:
+def _table(market: Market, candidates: Mapping[str, Sequence[MatrixLayout]], step: Step) -> list[Option]:
+    shape = market.sub.shape
     wholes = {name: layouts[0] for name, layouts in candidates.items()}
     total, done = sum(len(layouts) - 1 for layouts in candidates.values()) + MOST_COMBINATIONS, 0
     choices: list[list[Choice]] = []
@@ -146,14 +136,13 @@ def _table(
         choices.append([Choice(layouts[0], 0.0)])
         for layout in layouts[1:]:
             step(done, total, f"{name} in {len(layout.row_groups)} groups")
-            alone = MatrixwiseLayout(sub.shape, tuple({**wholes, name: layout}.values()))
-            choices[-1].append(Choice(layout, price(sub, alone, statistics, fit, test)))
+            alone = MatrixwiseLayout(shape, tuple({**wholes, name: layout}.values()))
+            choices[-1].append(Choice(layout, price(market, alone)))
             done += 1
-    dropped, untouched = dropped_layout(sub.shape), untouched_layout(sub.shape)
-    options = [Option(dropped, price(sub, dropped, statistics, fit, test)), Option(untouched, 0.0)]
-    for n, combination in enumerate(combinations(sub.shape, choices, MOST_COMBINATIONS)):
+    options = [Option(layout, price(market, layout)) for layout in (dropped_layout(shape), untouched_layout(shape))]
+    for n, combination in enumerate(combinations(shape, choices, MOST_COMBINATIONS)):
         step(done + n, total, f"combination {n + 1}")
-        options.append(Option(combination, price(sub, combination, statistics, fit, test)))
+        options.append(Option(combination, price(market, combination)))
     return sorted(options, key=lambda option: (option.cost, option.loss))
 
 

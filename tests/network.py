@@ -49,13 +49,13 @@ class Network:
         return list(batches(self.examples, 16, among=list(samples)))
 
     @torch.no_grad()
-    def divergence(self, pruned: Sequence[PrunedSublayer]) -> float:
+    def divergence(self, pruned: Sequence[PrunedSublayer], batches: Sequence[Batch]) -> float:
         """Mean KL divergence of the pruned model's predictions from the dense ones, in nats."""
         smaller, total = install(self.model, self.sublayers, pruned), 0.0
-        for batch in self.batches:
-            p, q = (model(**batch.inputs).logits.log_softmax(dim=1) for model in (self.model, smaller))
+        for batch in batches:
+            p, q = (model(**batch.inputs).logits.double().log_softmax(dim=1) for model in (self.model, smaller))
             total += float((p.exp() * (p - q)).sum())
-        return total / len(self.examples)
+        return total / sum(len(batch.indices) for batch in batches)
 
 
 def take_apart(checkpoint: Path, data: Path, samples: int = 96) -> Network:

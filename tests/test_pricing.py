@@ -6,57 +6,79 @@ import numpy as np
 import pytest
 import torch
 
-from pgb_core.compensation import advance, compensate, first_states
-from pgb_core.grouped import cut
+from pgb_core.grouped import PrunedSublayer, cut
 from pgb_core.layout import dropped_layout, rectangle_layout, untouched_layout
-from pgb_core.pricing import price_by_running, price_candidates, price_rectangle, pricing_batches, sample_of
+from pgb_core.pricing import (
+    Market,
+    markets,
+    price,
+    price_by_running,
+    price_candidates,
+    price_rectangle,
+    pricing_batches,
+)
 from tests.network import Network
 
 
+@pytest.fixture(scope="module")
+def places(network: Network) -> list[Market]:
+    """The market of every sublayer: half of the samples to refit on, half to measure."""
+    halves = [network.batches_of(range(half, len(network.examples), 2)) for half in (0, 1)]
+    return list(markets(network.model, network.sublayers, network.statistics, *halves))
+
+
 @pytest.mark.parametrize("index", range(4))
-def test_prices_of_rectangles_order_as_they_should(network: Network, index: int) -> None:
-    sub, stats = network.sublayers[index], network.statistics[index]
-    units = np.arange(sub.shape.units)
+def test_prices_of_rectangles_order_as_they_should(places: list[Market], index: int) -> None:
+    shape = places[index].sub.shape
+    units = np.arange(shape.units)
     dropped, some, most = (
-        price_rectangle(sub, layout, stats)
+        price(places[index], layout)
         for layout in (
-            dropped_layout(sub.shape),
-            rectangle_layout(sub.shape, units[: len(units) // 2]),
-            rectangle_layout(sub.shape, units[:-1]),
+            dropped_layout(shape),
+            rectangle_layout(shape, units[: len(units) // 2]),
+            rectangle_layout(shape, units[:-1]),
         )
     )
     assert dropped > some > most > 0
-    assert price_rectangle(sub, untouched_layout(sub.shape), stats) < 1e-6 * dropped
+    assert price(places[index], untouched_layout(shape)) == 0
+    assert price_rectangle(places[index], untouched_layout(shape)) < 1e-4 * dropped
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_both_ways_to_price_agree_where_both_apply(network: Network, index: int) -> None:
-    """A rectangle, refitted on one half of the samples by its Gram matrix or by running it, measured on the other."""
-    sub, stats = network.sublayers[index], network.statistics[index]
-    folds = []
-    for fold in (0, 1):
-        states = first_states(network.model, network.batches_of(range(fold, len(network.examples), 2)))
-        for earlier in network.sublayers[:index]:
-            states = advance(earlier, cut(earlier, untouched_layout(earlier.shape)), states)
-        folds.append(sample_of(sub, states))
-    for units in (1, sub.shape.units // 2):
-        layout = rectangle_layout(sub.shape, np.arange(units))
-        both = [price_by_running(sub, layout, stats, *pair) for pair in (folds, folds[::-1])]
-        assert price_rectangle(sub, layout, stats) == pytest.approx(sum(both) / 2, rel=2e-2)
+def test_both_ways_to_price_agree_where_both_apply(places: list[Market], index: int) -> None:
+    shape = places[index].sub.shape
+    for units in (1, shape.units // 2):
+        layout = rectangle_layout(shape, np.arange(units))
+        assert price_rectangle(places[index], layout) == pytest.approx(
+            price_by_running(places[index], layout), rel=1e-2
+        )
 
 
-def test_the_price_of_dropping_is_the_weighted_variance_of_the_output(network: Network) -> None:
-    sub, stats = network.sublayers[1], network.statistics[1]
-    states = first_states(network.model, network.batches)
-    states = advance(
-        network.sublayers[0], cut(network.sublayers[0], untouched_layout(network.sublayers[0].shape)), states
-    )
-    outputs = torch.cat(list(sample_of(sub, states).targets)).double()
-    weights = torch.cat([s.weights_of(stats.weights.exit) for s in states]).double()
-    mean = weights @ outputs / weights.sum()
-    variance = weights @ (outputs - mean).square() / weights.sum()
-    expected = 0.5 * float((stats.exit_sensitivity * variance).sum())
-    assert price_rectangle(sub, dropped_layout(sub.shape), stats) == pytest.approx(expected, rel=2e-2)  # two halves
+def test_the_price_is_the_divergence_that_a_small_change_causes(network: Network, places: list[Market]) -> None:
+    """The KL divergence of the predictions, for an error at the output of each sublayer, by running the network on."""
+    test = network.batches_of(range(1, len(network.examples), 2))
+    for index, market in enumerate(places):
+        sub = market.sub
+        generator = torch.Generator().manual_seed(index)
+        change = 1e-2 * torch.randn(sub.exit.weight.shape, generator=generator)
+        untouched = [cut(s, untouched_layout(s.shape)) for s in network.sublayers]
+        with torch.no_grad():
+            untouched[index].exit.weights[0].add_(change)  # type: ignore[union-attr]
+        expected = network.divergence(untouched, test)
+        assert market.probe.loss(market.test.hidden @ change.T) == pytest.approx(expected, rel=0.1)
+
+
+def test_dearer_options_hurt_more(network: Network, places: list[Market]) -> None:
+    """Every sublayer dropped alone: the prices order the divergences."""
+    prices = [price(market, dropped_layout(market.sub.shape)) for market in places]
+    divergences: list[float] = []
+    for index, sub in enumerate(network.sublayers):
+        pruned: list[PrunedSublayer] = [cut(s, untouched_layout(s.shape)) for s in network.sublayers]
+        pruned[index] = cut(sub, dropped_layout(sub.shape))
+        with torch.no_grad():
+            pruned[index].exit.bias.copy_(places[index].fit.targets.mean(dim=0))
+        divergences.append(network.divergence(pruned, network.batches))
+    assert np.argsort(prices)[-1] == np.argsort(divergences)[-1]
 
 
 def test_tables_are_sorted_by_cost_and_cost_what_the_modules_hold(network: Network) -> None:
@@ -75,21 +97,8 @@ def test_tables_are_sorted_by_cost_and_cost_what_the_modules_hold(network: Netwo
         for option in table[1:]:
             pruned = cut(sub, option.layout)
             assert pruned.entry is not None
-            held = sum(w.numel() for w in [*pruned.entry.weights, *pruned.exit.weights])
-            assert option.cost == held
-
-
-def test_prices_predict_which_of_two_layouts_hurts_more(network: Network) -> None:
-    """Dropping one sublayer at a time: the logits move most where dropping is dearest."""
-    prices, moved = [], []
-    whole = [untouched_layout(sub.shape) for sub in network.sublayers]
-    for index, (sub, stats) in enumerate(zip(network.sublayers, network.statistics, strict=True)):
-        dropped = dropped_layout(sub.shape)
-        prices.append(price_rectangle(sub, dropped, stats))
-        layouts = [*whole[:index], dropped, *whole[index + 1 :]]
-        pruned = compensate(network.model, network.sublayers, layouts, network.weights, network.batches)
-        moved.append(network.divergence(pruned))
-    assert np.argsort(prices)[-1] == np.argsort(moved)[-1]
+            linears = [*pruned.entry.linears, pruned.exit]
+            assert option.cost == sum(w.numel() for linear in linears for w in linear.weights)  # type: ignore[union-attr]
 
 
 def test_the_two_samples_share_no_text(network: Network) -> None:

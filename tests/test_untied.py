@@ -11,11 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgb_core.compensation import first_states
 from pgb_core.grouped import cut
 from pgb_core.layout import SublayerShape
 from pgb_core.matrixwise import matrix_sizes, whole_matrix
-from pgb_core.pricing import price, sample_of
+from pgb_core.pricing import markets, price
 from pgb_core.untied import (
     GROUP_COUNTS,
     Choice,
@@ -119,8 +118,8 @@ def test_tables_hold_dropped_untouched_and_combinations_at_their_joint_price(
 ) -> None:
     monkeypatch.setattr("pgb_core.untied.GROUP_COUNTS", (2, 4))
     monkeypatch.setattr("pgb_core.untied.MOST_COMBINATIONS", 5)
-    subs, stats = network.sublayers[:2], network.statistics[:2]
-    candidates = [tiled_matrices(s.shape, i) for s, i in zip(subs, network.importance, strict=False)]
+    subs, stats = network.sublayers, network.statistics
+    candidates = [tiled_matrices(s.shape, i) for s, i in zip(subs, network.importance, strict=True)]
     fit, test = network.batches[:4], network.batches[4:]
     tables = price_untied(network.model, subs, stats, candidates, fit, test)
     for sub, table in zip(subs, tables, strict=True):
@@ -133,7 +132,7 @@ def test_tables_hold_dropped_untouched_and_combinations_at_their_joint_price(
             assert pruned.entry is not None
             held = [w.numel() for linear in (*pruned.entry.linears, pruned.exit) for w in linear.weights]
             assert option.cost == sum(held)
-    samples = [sample_of(subs[0], first_states(network.model, batches)) for batches in (fit, test)]
+    first = next(markets(network.model, subs, stats, fit, test))
     option = tables[0][1]
-    assert option.loss == pytest.approx(price(subs[0], option.layout, stats[0], *samples))
+    assert option.loss == pytest.approx(price(first, option.layout))
     assert option.loss > 0

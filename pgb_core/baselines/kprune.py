@@ -39,7 +39,6 @@ from pgb_core.baselines.units import (
     UnitCost,
     best_ranked,
     exit_sums,
-    frozen,
     layout_of,
     mask_gradients,
     slack_of,
@@ -47,6 +46,7 @@ from pgb_core.baselines.units import (
 )
 from pgb_core.batching import Batch
 from pgb_core.compensation import States, advance, first_states
+from pgb_core.fisher import differentiable_activations
 from pgb_core.grouped import Constant, PrunedSublayer, cut
 from pgb_core.importance import solve_dtype
 from pgb_core.progress import Step, part, silent
@@ -136,7 +136,7 @@ def measure(
     squares = [torch.zeros(sub.shape.inner, device=sub.exit.weight.device) for sub in above]
     gradients: list[list[Tensor]] = [[] for _ in above]
     tokens = 0
-    with frozen(model):
+    with differentiable_activations(model):
         for n, (state, prediction) in enumerate(zip(states, predictions, strict=True)):
 
             def loss(logits: Tensor, prediction: Tensor = prediction) -> Tensor:

@@ -7,8 +7,7 @@ every sample, since the samples of a batch do not meet.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from pgb_core.architectures import Sublayer, attention_mask, classify, embed
 from pgb_core.batching import Batch
 from pgb_core.budget import TOLERANCE
 from pgb_core.compensation import ExitSums, States
+from pgb_core.fisher import differentiable_activations
 from pgb_core.grouped import PrunedSublayer
 from pgb_core.layout import IntArray, SublayerLayout, SublayerShape, dropped_layout, rectangle_layout
 from pgb_core.progress import Step, silent
@@ -48,18 +48,6 @@ def layout_of(shape: SublayerShape, units: IntArray) -> SublayerLayout:
 
 
 # --- mask variables ------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Inside, no parameter of `model` asks for a gradient: only activations are differentiated."""
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 @torch.enable_grad()
@@ -94,7 +82,7 @@ def label_gradients(
     """(samples, units) per sublayer: each sample's gradient of the cross-entropy by the mask variable of each unit."""
     device = sublayers[0].exit.weight.device
     found: list[list[Tensor]] = [[] for _ in sublayers]
-    with frozen(model):
+    with differentiable_activations(model):
         for n, batch in enumerate(batches):
             batch = batch.to(device)
 

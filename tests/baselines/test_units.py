@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from pgb_core.baselines.units import best_ranked, frozen, label_gradients, layout_of, slack_of, unit_weights
+from pgb_core.baselines.units import best_ranked, label_gradients, layout_of, slack_of, unit_weights
 from pgb_core.batching import batches
+from pgb_core.fisher import differentiable_activations
 from tests.network import Network, shape
 
 SCORES = st.lists(st.integers(0, 50), min_size=1, max_size=5)
@@ -44,7 +45,7 @@ def test_gradients_equal_autograd_on_mask_variables_sample_by_sample(network: Ne
 
 
 def test_parameters_ask_for_gradients_again_afterwards(network: Network) -> None:
-    with pytest.raises(KeyError), frozen(network.model):
+    with pytest.raises(KeyError), differentiable_activations(network.model):
         assert not any(parameter.requires_grad for parameter in network.model.parameters())
         raise KeyError
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.model.parameters())
