@@ -8,6 +8,7 @@ prediction, without waiting for the rare label that a confident model contradict
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -43,7 +44,7 @@ def directions(logits: Tensor, signs: Tensor) -> Tensor:
     """
     labels = logits.shape[-1]
     if labels > DRAWS:
-        return torch.stack([random_direction(logits, e) for e in signs]) / len(signs) ** 0.5
+        return torch.stack([random_direction(logits, e) for e in signs]) / math.sqrt(len(signs))
     p = logits.softmax(dim=-1)
     units = torch.eye(labels, dtype=p.dtype, device=p.device)
     exact: Tensor = p.T.sqrt()[:, :, None] * (units[:, None] - p)  # v_k = sqrt(p_k) (e_k - p)

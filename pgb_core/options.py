@@ -31,10 +31,13 @@ from pgb_core.layout import (
 )
 from pgb_core.progress import Step, silent
 
-SPLITS = (*(equal_shares(groups) for groups in (2, 3, 4, 6)), (3 / 4, 1 / 4), (7 / 8, 1 / 8), (15 / 16, 1 / 16))
-"""How groups share units, inputs and outputs; the unequal ones lie between two equal groups and the whole sublayer."""
-FINE_STEP, COARSE_STEP = 0.85, 0.72
+SPLITS = (*(equal_shares(groups) for groups in (2, 3, 4)), (7 / 8, 1 / 8), (15 / 16, 1 / 16))
+"""How groups share units, inputs and outputs; the unequal ones lie between two equal groups and the whole sublayer. Six
+groups, or shares of 3/4 and 1/4, would lower the predicted loss by less than 1 % on the demos."""
+FINE_STEP, COARSE_STEP = 0.85, 0.7
 """Ratio of one neuron count to the next larger one, of rectangles and of groups, which take longer to price."""
+HEAD_STEP = 0.8
+"""The same for heads in groups."""
 FEWEST_NEURONS = 4
 
 TABLE_METHODS: Mapping[str, Callable[[Layout], bool]] = {
@@ -100,15 +103,19 @@ def candidate_layouts(
 def unit_counts(shape: SublayerShape, groups: int) -> list[int]:
     """How many heads or neurons an option with `groups` groups may keep, the most first.
 
-    Every number of heads; numbers of neurons in equal ratios, from all of them down to a handful per group.
+    All of them, then in equal ratios down to one head, or a handful of neurons, per group; rectangles of heads, which
+    are quickly priced, in steps of one.
     """
     if shape.kind == "attention":
-        return list(range(shape.units, groups - 1, -1))
-    ratio, least = (FINE_STEP, FEWEST_NEURONS) if groups == 1 else (COARSE_STEP, FEWEST_NEURONS * groups)
-    counts = {shape.units}
-    while (fewer := int(min(counts) * ratio)) >= least:
-        counts.add(fewer)
-    return sorted({n // groups * groups for n in counts if n >= groups}, reverse=True)
+        ratio, least = (1.0, 1) if groups == 1 else (HEAD_STEP, groups)
+    else:
+        ratio, least = (FINE_STEP, FEWEST_NEURONS) if groups == 1 else (COARSE_STEP, FEWEST_NEURONS * groups)
+    counts = [shape.units] if groups <= shape.units else []
+    while counts and (fewer := min(counts[-1] - 1, int(counts[-1] * ratio))) >= least:
+        counts.append(fewer)
+    if shape.kind == "attention":
+        return counts
+    return sorted({n // groups * groups for n in counts}, reverse=True)
 
 
 def unit_scores(shape: SublayerShape, importance: Mapping[str, Tensor]) -> FloatArray:

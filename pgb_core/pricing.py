@@ -5,11 +5,11 @@ inputs, does to the predictions: the second-order change of the loss,
 
     1/2 mean_n sum_k (sum_t g_nkt . e_nt)^2,
 
-with the gradients g of `fisher.directions`, over samples n that the refit of the exit has not seen. That is the KL
-divergence between the dense predictions and the changed ones, up to higher orders. Errors add up over outputs and
-tokens before they are squared: on the demos this predicts the measured divergence of single changes with a correlation
-of 0.98 to 1.00 at one scale for all sublayers, where sums of squares, 1/2 sum_i q_i mean_t e_ti^2, are off by up to a
-factor of five between sublayers. Adding up the errors of the matrices would misprice groups even more.
+with the gradients g of `fisher.directions`, over texts n that the refit of the exit has not seen: the KL divergence of
+the changed predictions from the dense ones, up to higher orders. Errors add up over outputs and tokens before they are
+squared. On the demos this orders the options of a sublayer by their measured divergence with a correlation of 0.98 to
+1.00, and all sublayers have nearly one scale; sums of squares, 1/2 sum_i q_i mean_t e_ti^2, are off by up to a factor
+of five between sublayers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pgb_core.least_squares import ridge
 from pgb_core.options import Option
 from pgb_core.progress import Step, silent
 
-FIT_TOKENS, TEST_TOKENS = 12_288, 12_288
+FIT_TOKENS, TEST_TOKENS = 8_192, 8_192
 """Calibration tokens on which options are refitted, and further ones that measure them."""
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pgb_core.grouping import sizes
 from pgb_core.layout import (
     ENTRY_NAMES,
     SublayerLayout,
@@ -14,7 +15,7 @@ from pgb_core.layout import (
     rectangle_layout,
     untouched_layout,
 )
-from pgb_core.options import TABLE_METHODS, candidate_layouts, unit_counts, unit_scores
+from pgb_core.options import SPLITS, TABLE_METHODS, candidate_layouts, unit_counts, unit_scores
 
 SHAPES = [SublayerShape("attention", 12, 6, 2), SublayerShape("feed_forward", 12, 48, 1)]
 
@@ -35,14 +36,15 @@ def test_pgb_offers_groups_that_partition_what_is_kept(shape: SublayerShape) -> 
     layouts = offered("pgb", shape)
     assert layouts[0].dropped
     assert layouts[1].untouched
-    assert {len(layout.groups) for layout in layouts[2:]} == {2, 3, 4, 6}
+    assert {len(layout.groups) for layout in layouts[2:]} == {2, 3, 4}
     for layout in layouts[2:]:
         for attribute, whole in (("columns", shape.hidden), ("rows", shape.hidden), ("units", shape.units)):
             members = np.concatenate([getattr(group, attribute) for group in layout.groups])
             assert len(set(members.tolist())) == len(members)  # disjoint
             assert len(members) == (layout.kept_units if attribute == "units" else whole)
-            sizes = [len(getattr(group, attribute)) for group in layout.groups]
-            assert max(sizes) - min(sizes) <= 1
+            found = sorted((len(getattr(group, attribute)) for group in layout.groups), reverse=True)
+            whole_size = len(members)
+            assert any(found == sorted(sizes(whole_size, shares), reverse=True) for shares in SPLITS)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)
@@ -79,8 +81,11 @@ def test_mixed_offers_what_the_two_others_do_and_nothing_else(shape: SublayerSha
 
 
 def test_every_number_of_heads_and_neurons_down_to_a_handful() -> None:
-    assert unit_counts(SHAPES[0], 1) == [6, 5, 4, 3, 2, 1]
-    assert unit_counts(SHAPES[0], 4) == [6, 5, 4]
+    heads = SublayerShape("attention", 768, 12, 64)
+    assert unit_counts(heads, 1) == [12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+    assert unit_counts(heads, 2) == [12, 9, 7, 5, 4, 3, 2]
+    assert unit_counts(SHAPES[0], 4) == [6, 4]
+    assert unit_counts(SHAPES[0], 7) == []
     wide = SublayerShape("feed_forward", 768, 3072, 1)
     for groups in (1, 2, 3, 4, 6):
         counts = unit_counts(wide, groups)
@@ -88,7 +93,7 @@ def test_every_number_of_heads_and_neurons_down_to_a_handful() -> None:
         assert counts[0] == 3072
         assert all(count % groups == 0 for count in counts)
         assert counts[-1] < 7 * groups
-        assert min(fewer / more for more, fewer in zip(counts, counts[1:], strict=False)) > 0.65
+        assert min(fewer / more for more, fewer in zip(counts, counts[1:], strict=False)) > 0.55
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)

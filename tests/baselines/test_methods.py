@@ -20,7 +20,7 @@ from pgb_core.compensation import compensate
 from pgb_core.grouped import PrunedSublayer, install
 from pgb_core.importance import TokenWeights
 from pgb_core.layout import SublayerShape
-from pgb_core.progress import Step, silent
+from pgb_core.progress import Step, part, silent
 from tests.baselines.planted import USELESS, plant
 from tests.network import Network
 
@@ -36,10 +36,11 @@ def heads_neurons_refitted(
     cost: UnitCost = unit_weights,
     step: Step = silent,
 ) -> list[PrunedSublayer]:
-    layouts = heads_neurons(model, sublayers, batches, budget, cost=cost, step=step)
+    layouts = heads_neurons(model, sublayers, batches, budget, cost=cost, step=part(step, 0.0, 0.4))
     length = max(batch.input_ids.shape[1] for batch in batches)
     equal = torch.ones(sum(len(batch.indices) for batch in batches), length)
-    return compensate(model, sublayers, layouts, [TokenWeights(equal, equal)] * len(sublayers), batches)
+    weights = [TokenWeights(equal, equal)] * len(sublayers)
+    return compensate(model, sublayers, layouts, weights, batches, step=part(step, 0.4, 1.0))
 
 
 BASELINES: dict[str, Method] = {"heads-neurons": heads_neurons_refitted, "kwon": kwon, "kprune": kprune}
