@@ -150,6 +150,9 @@ def combinations(shape: SublayerShape, choices: Sequence[Sequence[Choice]], most
     """At most `most` combinations of one choice per matrix, cheapest first, that none beats in cost and summed loss.
 
     Where there are more, those nearest to equal steps of the logarithm of the cost. Untouched is not among them.
+
+    Args:
+        choices: per matrix, untouched first.
     """
     every = list(product(*choices))[1:]  # the first takes every matrix untouched
     costs = np.array([sum(choice.layout.kept for choice in combination) for combination in every])

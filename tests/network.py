@@ -15,11 +15,11 @@ from pgb_core.architectures import Sublayer, encoder_sublayers
 from pgb_core.batching import Batch, Example, batches, encode
 from pgb_core.grouped import PrunedSublayer, install
 from pgb_core.importance import SublayerStatistics, TokenWeights, collect_statistics, matrix_importance
-from pgb_core.layout import Group, Kind, Layout, SublayerLayout, SublayerShape, rectangle_layout
+from pgb_core.layout import Group, Kind, Layout, MatrixLayout, SublayerLayout, SublayerShape, rectangle_layout
 from pgb_core.magnitude import magnitude_layouts
-from pgb_core.matrixwise import MatrixwiseLayout
+from pgb_core.matrixwise import MatrixwiseLayout, whole_matrix
 from pgb_core.options import all_candidates
-from pgb_core.untied import all_tiled_matrices
+from pgb_core.untied import tiled_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +89,14 @@ def some_layouts(network: Network, seed: int) -> list[SublayerLayout]:
 def untied_layouts(network: Network, seed: int) -> list[MatrixwiseLayout]:
     """Every matrix permuted on its own into a random number of groups, or left whole."""
     rng = np.random.default_rng(seed)
+
+    def tiled(name: str, scores: torch.Tensor) -> MatrixLayout:
+        groups = int(rng.choice((1, 2, 3, 4, 8)))
+        return tiled_matrix(name, scores.double().numpy(), groups) if groups > 1 else whole_matrix(name, *scores.shape)
+
     return [
-        MatrixwiseLayout(sub.shape, tuple(found[rng.integers(len(found))] for found in matrices.values()))
-        for sub, matrices in zip(
-            network.sublayers, all_tiled_matrices(network.sublayers, network.importance), strict=True
-        )
+        MatrixwiseLayout(sub.shape, tuple(tiled(name, scores[name]) for name in sub.shape.matrices))
+        for sub, scores in zip(network.sublayers, network.importance, strict=True)
     ]
 
 
