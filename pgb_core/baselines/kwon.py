@@ -9,16 +9,18 @@ NeurIPS 2022, arXiv 2204.09656; facts that the paper leaves open are from the au
 2. Rearrangement (section 4.2, algorithm 2). With the blocks of the Fisher information that belong to one sublayer, kept
    and removed units of a sublayer change places, their numbers fixed: from the least important kept unit up, each is
    removed and the one of the removed whose return lowers the quadratic form most comes back.
-3. Tuning (section 4.3). Bottom-up, the kept mask variables become scales, fitted by least squares so that the
-   sublayer's output plus its residual is the dense model's. LSMR with damping 1 solves the normal equations for the
-   change from 1. As in their code: the first attention is left alone; heads get a constant next to them, which is
-   thrown away; of the last feed-forward only the first token counts, the one that the classifier reads; and where the
-   solver does not converge or a scale leaves [-10, 10], this sublayer and all above it keep scales of 1.
+3. Tuning (section 4.3). Bottom-up, the kept mask variables become scales, fitted by least squares so that a sublayer's
+   output plus its residual is the dense model's. LSMR with damping 1 solves the normal equations for the change from 1.
+   As in their code: the first attention is left alone; heads get a constant next to them, which is thrown away; of the
+   last feed-forward only the first token counts, the one that the classifier reads; and where the solver does not
+   converge or a scale leaves [-10, 10], this sublayer and all above it keep scales of 1.
 
-What differs here: the Fisher information is from per-sample gradients, as the paper writes it (the code takes one
-gradient per mini-batch); the budget binds (the code's loop goes on after the heads alone exceed it) and may leave no
-head at all; the target of the tuning is the dense model, as in section 4.3 (TEACHER). The scales are absorbed in the
-exit matrix; a sublayer without units keeps its exit's bias, which the masked original also adds.
+What differs here: the Fisher information is from per-sample gradients and the tuning aims at the dense model, both as
+the paper writes it (the code takes one gradient per mini-batch, and aims at a model pruned half way, to the square root
+of the density). The budget binds (the code's loop goes on after the heads alone exceed it) and may leave no head at
+all; a split that leaves too much of it unspent is passed over. As long as nothing was removed, nothing is tuned. The
+scales are absorbed in the exit matrix; a sublayer without units keeps its exit's bias, which the masked original also
+adds.
 """
 
 from __future__ import annotations
@@ -70,8 +72,7 @@ def kwon(
     heads = np.array([shape.kind == "attention" for shape in shapes])
     diagonal = [g.square().mean(dim=0).double().cpu().numpy() for g in gradients]
     kept = search(diagonal, heads, [cost(shape) for shape in shapes], budget, slack_of(shapes, cost))
-    blocks = [(g.T @ g / len(g)).double().cpu().numpy() for g in gradients]
-    kept = [rearrange(units, block) for units, block in zip(kept, blocks, strict=True)]
+    kept = [rearrange(units, (g.T @ g).double().cpu().numpy()) for units, g in zip(kept, gradients, strict=True)]
     layouts = [layout_of(shape, units) for shape, units in zip(shapes, kept, strict=True)]
     return tune(model, sublayers, layouts, batches, step=part(step, 0.4, 1.0))
 
