@@ -251,13 +251,13 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
         },
         "score": measured,
         "latency": latency,
-        "seconds": {"recovery": 0.0, **clock.total()},
+        "seconds": {**dict.fromkeys(("grouping", "budget", "recovery"), 0.0), **clock.total()},
         "sublayers": [
             results.describe_sublayer(sub, layout, values)
             for sub, layout, values in zip(sublayers, layouts, scores.importance, strict=True)
         ],
         "predictions": {} if plan is None else {name: p and asdict(p) for name, p in plan.predictions.items()},
-        "recovery": recovered and asdict(recovered),
+        "recovery": recovered and {**asdict(recovered), "history": [asdict(check) for check in recovered.history]},
         "environment": results.environment(loaded.device),
     }
 

@@ -26,6 +26,7 @@ from pgb_core import (
     tasks,
 )
 from pgb_core.progress import Progress
+from pgb_core.spec import BASELINES, METHODS
 
 STAGES = ["loading", "importance", "grouping", "budget", "compensation", "recovery", "evaluation", "latency", "saving"]
 
@@ -121,7 +122,7 @@ def test_progress_goes_through_every_stage_and_never_back(finished: tuple[Path, 
     assert fractions == sorted(fractions)
 
 
-@pytest.mark.parametrize("method", ["pgb", "structured"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.9])
 def test_every_method_meets_its_target_within_one_option(
     spec: PruneSpec, tmp_path: Path, method: str, sparsity: float
@@ -131,8 +132,15 @@ def test_every_method_meets_its_target_within_one_option(
     assert result["sparsity"]["achieved"] < sparsity + 0.15
     if sparsity == 0:
         assert result["score"]["compensated"] == result["score"]["masked"] == result["score"]["dense"]
-    if method == "structured":
+    assert {"importance", "grouping", "budget", "compensation", "recovery", "total"} <= result["seconds"].keys()
+    if method not in ("pgb", "pgb-mixed", "pgb-paper"):
         assert all(m["groups"] <= 1 for s in result["sublayers"] for m in s["matrices"])
+    assert (tmp_path / "run" / "options.json").exists() == (method not in BASELINES)
+    shared = {"pgb", "pgb-mixed", "structured"}
+    assert result["predictions"].keys() == (shared if method in shared else set() if method in BASELINES else {method})
+    if method not in BASELINES:  # the run did what its own table predicted
+        achieved = result["predictions"][method]["sparsity"]
+        assert result["sparsity"]["achieved"] == pytest.approx(achieved, abs=1e-9)
     elif sparsity:
         assert any(m["groups"] != 1 for s in result["sublayers"] for m in s["matrices"])
 
@@ -213,7 +221,7 @@ def test_running_out_of_memory_fails_the_run_in_one_line(
     def greedy(*args: Any, **kwargs: Any) -> None:
         torch.empty(2**60)
 
-    monkeypatch.setattr("pgb_core.pruner.collect_statistics", greedy)
+    monkeypatch.setattr("pgb_core.planning.collect_statistics", greedy)
     with pytest.raises(RuntimeError):
         prune(spec, tmp_path / "run")
     assert "Not enough memory" in store.read_status(tmp_path / "run").message
@@ -271,7 +279,7 @@ def test_the_log_says_what_took_how_long_and_where_an_unexpected_error_came_from
     def fail(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr("pgb_core.pruner.compensate", fail)
+    monkeypatch.setattr("pgb_core.planning.compensate", fail)
     with pytest.raises(ZeroDivisionError):
         prune(spec, tmp_path / "run")
     log = store.log_file(tmp_path / "run").read_text()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pgb_core import PruneSpec, SpecError
 from pgb_core.constraints import Constraints, Pin
 from pgb_core.evaluation import evaluate_checkpoint
-from pgb_core.spec import BUDGETS, DEVICES, IMPORTANCES, METHODS
+from pgb_core.spec import BASELINES, BUDGETS, DEVICES, IMPORTANCES, METHODS
 
 GOOD: dict[str, Any] = {"checkpoint": "demo", "task": "bbc-news", "sparsity": 0.5}
 
@@ -33,7 +33,7 @@ def test_defaults() -> None:
         ({"sparsity": 1.0}, r"sparsity 1.0 is not in \[0, 1\)"),
         ({"sparsity": -0.01}, r"sparsity -0.01 is not in \[0, 1\)"),
         ({"sparsity": float("nan")}, "sparsity nan is not in"),
-        ({"method": "magic"}, "unknown method 'magic'; choose one of pgb, structured"),
+        ({"method": "magic"}, "unknown method 'magic'; choose one of pgb, pgb-mixed, structured, pgb-paper"),
         ({"importance": "size"}, "unknown importance 'size'; choose one of compensated, fisher"),
         ({"budget": "bytes"}, "unknown budget 'bytes'; choose one of weights, flops"),
         ({"min_groups": 1}, "min groups 1 must be at least 2"),
@@ -93,7 +93,7 @@ def test_a_csv_task_takes_files() -> None:
         checkpoint=st.just("demo"),
         task=st.just("sst2"),
         sparsity=st.floats(0, 1, exclude_max=True),
-        method=st.sampled_from(sorted(METHODS)),
+        method=st.sampled_from(sorted(set(METHODS) - set(BASELINES))),
         importance=st.sampled_from(sorted(IMPORTANCES)),
         device=st.sampled_from(DEVICES),
         recover_epochs=st.integers(0, 20),
@@ -124,3 +124,16 @@ def test_a_spec_does_not_change() -> None:
     spec = PruneSpec(**GOOD)
     with pytest.raises(FrozenInstanceError):
         spec.sparsity = 0.9  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("method", BASELINES)
+@pytest.mark.parametrize("limit", [{"min_groups": 2}, {"max_groups": 4}, {"pins": ("0.attention",)}])
+def test_methods_of_others_know_no_constraints(method: str, limit: dict[str, Any]) -> None:
+    assert PruneSpec(**GOOD, method=method).constraints.pins == ()
+    with pytest.raises(SpecError, match=f"method {method} knows neither pins nor limits"):
+        PruneSpec(**GOOD, method=method, **limit)
+
+
+def test_zeros_save_no_flops() -> None:
+    with pytest.raises(SpecError, match="zeros leave the FLOPs as they are"):
+        PruneSpec(**GOOD, method="magnitude", budget="flops")
