@@ -92,7 +92,7 @@ def predict(
 
 def divergence(dense: NDArray[np.float32], pruned: NDArray[np.float32]) -> float:
     """Mean Kullback-Leibler divergence of predictions from the dense model's, in nats; both (N, labels) logits."""
-    p, q = (torch.from_numpy(values).double().log_softmax(dim=1) for values in (dense, pruned))
+    p, q = (torch.from_numpy(values.astype(np.float64)).log_softmax(dim=1) for values in (dense, pruned))
     return float((p.exp() * (p - q)).sum(dim=1).mean())
 
 
