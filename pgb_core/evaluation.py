@@ -68,19 +68,32 @@ def load_any(path: Path) -> nn.Module:
 
 
 @torch.inference_mode()
+def logits(
+    model: nn.Module, examples: Sequence[Example], *, batch_size: int = BATCH, step: Step = silent
+) -> NDArray[np.float32]:
+    """(N, labels) the model's answer to each example, in their order."""
+    device = next(model.parameters()).device
+    found = np.zeros((len(examples), len(labels_of(model))), dtype=np.float32)
+    done = 0
+    for batch in batches(examples, batch_size):
+        found[batch.indices.numpy()] = model.eval()(**batch.to(device).inputs).logits.float().cpu().numpy()
+        done += len(batch.indices)
+        step(done, len(examples), f"{done} of {len(examples)} examples")
+    return found
+
+
 def predict(
     model: nn.Module, examples: Sequence[Example], *, batch_size: int = BATCH, step: Step = silent
 ) -> NDArray[np.int64]:
     """(N,) predicted label of each example, in their order."""
-    device = next(model.parameters()).device
-    predictions = np.zeros(len(examples), dtype=np.int64)
-    done = 0
-    for batch in batches(examples, batch_size):
-        logits = model.eval()(**batch.to(device).inputs).logits
-        predictions[batch.indices.numpy()] = logits.argmax(dim=-1).cpu().numpy()
-        done += len(batch.indices)
-        step(done, len(examples), f"{done} of {len(examples)} examples")
+    predictions: NDArray[np.int64] = logits(model, examples, batch_size=batch_size, step=step).argmax(axis=1)
     return predictions
+
+
+def divergence(dense: NDArray[np.float32], pruned: NDArray[np.float32]) -> float:
+    """Mean Kullback-Leibler divergence of predictions from the dense model's, in nats; both (N, labels) logits."""
+    p, q = (torch.from_numpy(values.astype(np.float64)).log_softmax(dim=1) for values in (dense, pruned))
+    return float((p.exp() * (p - q)).sum(dim=1).mean())
 
 
 def score_of(metric: str, predictions: NDArray[np.int64], examples: Sequence[Example]) -> tuple[float, float]:

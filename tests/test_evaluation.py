@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
+from scipy.stats import entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from pgb_core import SpecError, evaluation
@@ -60,6 +62,25 @@ def test_predictions_come_in_the_order_of_the_examples(network: Network) -> None
     labels = np.array([example.label for example in network.examples])
     assert score == np.mean(together == labels)
     assert error == pytest.approx(np.sqrt(score * (1 - score) / len(labels)))
+
+
+def test_logits_are_the_models_own(network: Network) -> None:
+    found = evaluation.logits(network.model, network.examples, batch_size=7)
+    assert found.shape == (len(network.examples), 2)
+    assert found.argmax(axis=1).tolist() == evaluation.predict(network.model, network.examples).tolist()
+    with torch.no_grad():
+        for batch in network.batches:
+            expected = network.model(**batch.inputs).logits.numpy()
+            np.testing.assert_allclose(found[batch.indices.numpy()], expected, atol=1e-5)
+
+
+def test_divergence_is_the_mean_relative_entropy() -> None:
+    rng = np.random.default_rng(0)
+    dense, other = rng.normal(size=(2, 50, 3)).astype(np.float32) * 3
+    dense.flags.writeable = False  # as it comes from a file
+    expected = np.mean([entropy(p, q) for p, q in zip(softmax(dense, axis=1), softmax(other, axis=1), strict=True)])
+    assert evaluation.divergence(dense, other) == pytest.approx(expected, rel=1e-5)
+    assert evaluation.divergence(dense, dense + 5) == pytest.approx(0, abs=1e-6)  # a constant changes no prediction
 
 
 def test_latency_compares_two_models(network: Network) -> None:

@@ -11,8 +11,17 @@ SIGNED = ["#08407e", "#2f7ab5", "#9ccae1", "#f4f4f2", "#f9b780", "#d9662b", "#7f
 RISING = "Cividis"
 DENSITY = ["#d6ebf2", "#8ac6da", "#3d97b4", "#1f6f8b", "#0f4a60"]
 KINDS = {"attention": "#2f7ab5", "feed_forward": "#d9662b"}
-METHODS = {"pgb": "#2f7ab5", "structured": "#d9662b"}
-OTHER = "#7b6aa8"
+METHODS = {
+    "pgb": "#2f7ab5",
+    "pgb-mixed": "#0a9a73",
+    "structured": "#d9662b",
+    "pgb-paper": "#7b6aa8",
+    "magnitude": "#8d979e",
+    "heads-neurons": "#c9a227",
+    "kwon": "#c2478e",
+    "kprune": "#6b3a2a",
+}
+OTHER = "#55606a"
 DENSE = "#5d6b75"
 OUTLINE = "#0a9a73"
 """Group outlines: visible on light and dark ground and between blue and orange."""
