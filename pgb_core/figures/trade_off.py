@@ -64,7 +64,10 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 
 
 def trade_off_chart(points: Sequence[Point], cost: str, metric: str) -> go.Figure:
-    """Score against cost with standard errors; each point carries its run's id as customdata."""
+    """Score against cost with standard errors; each point carries its run's id as customdata.
+
+    Every method has its own color and symbol; after recovery the symbol is open.
+    """
     figure = go.Figure()
     front = pareto_front(points)
     figure.add_trace(
@@ -79,7 +82,8 @@ def trade_off_chart(points: Sequence[Point], cost: str, metric: str) -> go.Figur
     )
     for name, members in _families(points).items():
         method = members[0].method
-        color = DENSE if method == "dense" else METHODS.get(method, OTHER)
+        color, symbol = (DENSE, "star") if method == "dense" else METHODS.get(method, OTHER)
+        recovered = members[0].recovered
         figure.add_trace(
             go.Scatter(
                 x=[p.cost for p in members],
@@ -90,9 +94,9 @@ def trade_off_chart(points: Sequence[Point], cost: str, metric: str) -> go.Figur
                 customdata=[[p.run or "", 100 * p.sparsity] for p in members],
                 marker={
                     "size": 15 if method == "dense" else 12,
-                    "symbol": "star" if method == "dense" else "diamond" if members[0].recovered else "circle",
+                    "symbol": f"{symbol}-open" if recovered else symbol,
                     "color": color,
-                    "line": {"color": "white", "width": 1},
+                    "line": {"width": 2.5} if recovered else {"color": "white", "width": 1},
                 },
                 hovertemplate=f"<b>{name}</b><br>%{{customdata[1]:.1f}}% removed<br>{metric} %{{y:.2f}}% "
                 f"(standard error %{{error_y.array:.2f}})<br>{COSTS[cost][0]}: %{{x:.4~g}}<extra></extra>",
