@@ -208,9 +208,9 @@ def _dense_weights(
 
 
 def _options(layer: int, layout: SublayerLayout, method: str) -> dict[str, Any]:
-    """A table that rises as weights go, groups of rows and whole units side by side, with what was taken in it."""
+    """A table that rises as weights go, groups and whole units side by side; what was taken is about the best there."""
     shape = layout.shape
-    scale = (0.02 if shape.kind == "attention" else 0.01) * (1.5**-layer)
+    scale = 4e-9 * shape.weights / max(1 - layout.density, 0.2) ** 1.5 * (0.5 if layout.dropped else 1.0)
     kinds = {(1.0, 1, shape.units), (0.0, 0, 0)}
     for share in (3 / 4, 1 / 2, 3 / 8, 1 / 4, 1 / 8):
         kinds |= {(share, groups, shape.units // groups * groups) for groups in (2, 4) if share <= 2 / groups}
@@ -225,9 +225,7 @@ def _options(layer: int, layout: SublayerLayout, method: str) -> dict[str, Any]:
             "units": units,
             "cost": round(density * shape.weights),
             "density": density,
-            "loss": scale
-            * (1 - density) ** 2.5
-            * (1.6 if not density else 1.1 if density < 1 and groups == 1 else 1.0),
+            "loss": scale * (1 - density) ** 2.5 * (1.1 if density < 1 and groups == 1 else 1.0),
             "flops": 2 * 128 * round(density * shape.weights),
             "methods": _choosers(groups, density) if method != "pgb-paper" else ["pgb-paper"],
             "admitted": True,

@@ -222,7 +222,7 @@ def _pairs(values: dict[str, Any]) -> None:
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 24 else text[:12] + "…"
+    return text if len(text) <= 24 or " " in text else text[:12] + "…"  # a hash, not words
 
 
 def _row(name: str, dense: float, pruned: float, text: Any) -> dict[str, str]:

@@ -66,7 +66,7 @@ REGRET = (
     "or needs went to or came from other sublayers, at the price of a weight at the margin of this target. Up to 1% "
     "is close. Below zero: better by itself, but then the whole would miss the target."
 )
-OPEN_TO = "Methods that may choose this option: they share one table. None of the others were there in older runs."
+OPEN_TO = "Methods that may choose this option: they share one table. Older runs did not note it."
 PREDICTIONS = (
     "Methods that share the option table of this run, at the same target and constraints. Predicted loss: the errors "
     "of all sublayers after their own refit, added up; an estimate of how much the task's loss (cross-entropy) rises. "
@@ -95,6 +95,7 @@ FRONT = "No other model in this list is both cheaper and better."
 STEPS_OF_A_RUN = """
 1. **Score**: one pass over training texts estimates what each weight is worth.
 2. **Group**: rows and columns are permuted so that the worthy weights come together in groups; the rest is cut.
+   Other methods choose in their own way.
 3. **Refit**: what is left is adjusted so that each layer answers as before.
 4. **Measure**: score, size and speed of the small model, beside the dense one.
 """

@@ -38,7 +38,7 @@ def option_chart(table: Mapping[str, Any], ratings: Sequence[Rating]) -> go.Figu
     if close:
         figure.add_trace(_rings("close", close, size=15, width=1.5))
     figure.add_trace(_rings("chosen", [table["options"][table["chosen"]]], size=20, width=3))
-    frame(figure, height=400, x="weights kept, % of the sublayer's", y="loss after the refit", legend=True)
+    frame(figure, height=430, x="weights kept, % of the sublayer's", y="loss after the refit", legend=True)
     figure.update_layout(margin={"t": 60})
     figure.update_yaxes(rangemode="tozero", exponentformat="power")
     return figure
@@ -53,10 +53,11 @@ def _marks(name: str, members: Sequence[tuple[Mapping[str, Any], Rating]], *, op
         name=name,
         text=[_hover(option, rating) for option, rating in members],
         cliponaxis=False,
-        opacity=0.45 if open_ else 1.0,
+        opacity=0.55 if open_ else 1.0,
+        legendrank=2000 if open_ else 1000,
         marker={
             "symbol": [f"{symbol}-open" if open_ else symbol for symbol, _ in styles],
-            "size": 7 if open_ else 9,
+            "size": 8 if open_ else 9,
             "color": [color for _, color in styles],
             "line": {"width": 1} if open_ else {"color": "white", "width": 1},
         },
@@ -137,7 +138,7 @@ def explain_closeness(table: Mapping[str, Any], ratings: Sequence[Rating]) -> st
     if (ratings[place].regret or 0.0) < 0:
         text += " Below zero means better by itself, but then the whole would miss the target."
     barred = [(r.regret, n) for n, r in enumerate(ratings) if not r.allowed and r.regret is not None]
-    if barred and min(barred)[0] < -CLOSE:
+    if barred and min(barred)[0] < min(ratings[place].regret or 0.0, 0.0) - CLOSE:
         regret, best = min(barred)
         option = table["options"][best]
         text += f" Not open to this run: {option['label']}, which would do better ({regret_text(regret)})."

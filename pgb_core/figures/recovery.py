@@ -28,11 +28,15 @@ def explain_recovery(recovery: Mapping[str, Any], epochs: int) -> str:
     if not recovery["set_aside"]:
         return text + "Too few examples to set some aside, so the last state was kept."
     if last["epoch"] < epochs:
-        text += f"Stopped after {last['epoch']:g} of {epochs} epochs, when nothing had become better for a while. "
+        text += f"Stopped after {_epochs(last['epoch'])} of {epochs}, when nothing had become better for a while. "
     return text + (
         f"{recovery['set_aside']:,} training examples were set aside to choose the state: kept was the one after "
-        f"{kept['epoch']:g} epochs, {recovery['metric']} {100 * kept['dev_score']:.1f}% on them."
+        f"{_epochs(kept['epoch'])}, {recovery['metric']} {100 * kept['dev_score']:.1f}% on them."
     )
+
+
+def _epochs(count: float) -> str:
+    return f"{count:g} epoch{'' if count == 1 else 's'}"
 
 
 def recovery_chart(recovery: Mapping[str, Any]) -> go.Figure:

@@ -80,10 +80,10 @@ def trade_off_chart(points: Sequence[Point], cost: str, metric: str) -> go.Figur
             hoverinfo="skip",
         )
     )
-    for name, members in _families(points).items():
-        method = members[0].method
+    families = _families(points)
+    for name, members in families.items():
+        method, recovered = members[0].method, members[0].recovered
         color, symbol = (DENSE, "star") if method == "dense" else METHODS.get(method, OTHER)
-        recovered = members[0].recovered
         figure.add_trace(
             go.Scatter(
                 x=[p.cost for p in members],
@@ -91,6 +91,8 @@ def trade_off_chart(points: Sequence[Point], cost: str, metric: str) -> go.Figur
                 error_y={"type": "data", "array": [100 * p.error for p in members], "thickness": 1.2, "width": 4},
                 mode="markers",
                 name=name,
+                legendgroup=method,
+                showlegend=not recovered or method not in families,  # one entry per method: a legend has little room
                 customdata=[[p.run or "", 100 * p.sparsity] for p in members],
                 marker={
                     "size": 15 if method == "dense" else 12,
@@ -103,8 +105,8 @@ def trade_off_chart(points: Sequence[Point], cost: str, metric: str) -> go.Figur
                 unselected={"marker": {"opacity": 1}},
             )
         )
-    frame(figure, height=460, x=COSTS[cost][0], y=f"{metric}, %", legend=True)
-    figure.update_layout(margin={"t": 60})
+    frame(figure, height=500, x=COSTS[cost][0], y=f"{metric}, %", legend=True)
+    figure.update_layout(margin={"t": 60}, legend={"entrywidth": 110, "entrywidthmode": "pixels"})
     figure.update_xaxes(rangemode="tozero")
     return figure
 
@@ -127,8 +129,9 @@ def trade_off_table(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def _families(points: Sequence[Point]) -> dict[str, list[Point]]:
+    order = ["dense", *METHODS]
     families: dict[str, list[Point]] = {}
-    for p in points:
+    for p in sorted(points, key=lambda p: order.index(p.method) if p.method in order else len(order)):
         families.setdefault(p.method + (" + recovery" if p.recovered else ""), []).append(p)
     return families
 
