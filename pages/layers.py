@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
-from pgb_core import store
+from pgb_core import store, what_if
 from pgb_core.errors import RunError
 from pgb_core.figures import network as figures
+from pgb_core.figures import options as text
 from pgb_core.figures.network import Sublayer
 from pgb_core.layout import UNIT_NAMES
+from pgb_core.spec import BASELINES
+from pgb_core.store import Run
+from pgb_core.what_if import Rating
 from ui import charts, frame, runs, units, url, words
 
 
@@ -19,22 +25,35 @@ def main() -> None:
     run = runs.pick("what is left of every layer")
     if run is None or run.result is None:
         return
-    try:
-        tables = {(table["layer"], table["kind"]): table for table in store.read_options(run)}
-    except RunError as error:
-        st.error(str(error))
-        return
     network = figures.sublayers(run.result)
+    tables = read_tables(run)
+    ratings = what_if.rate(tables, run.result["method"], run.spec.get("budget", "weights")) if tables else []
     left, right = st.columns([5, 4], gap="medium")
     with right:
         place = chosen(network)
-        detail(run.id, network[place], tables[network[place].layer, network[place].kind])
+        detail(network[place])
+        if tables:
+            options(network[place], tables[place], ratings[place])
+        matrices_link(run, network[place])
     with left:
-        overview(network, place)
+        overview(network, place, [text.closest(*pair) for pair in zip(tables, ratings, strict=True)])
 
 
-def overview(network: tuple[Sublayer, ...], selected: int) -> None:
-    """The picture, in which a click selects a sublayer, and its table."""
+def read_tables(run: Run) -> list[dict[str, Any]]:
+    """The option table of every sublayer; nothing, and a line that says why, where there is none."""
+    method = run.spec["method"]
+    if method in BASELINES:
+        st.info(f"{method} chooses by rules of its own, without a table of options: this page shows what it left.")
+        return []
+    try:
+        return store.read_options(run)
+    except RunError as error:
+        st.error(str(error))
+        return []
+
+
+def overview(network: tuple[Sublayer, ...], selected: int, closest: list[str]) -> None:
+    """The picture, in which a click selects a sublayer, and its table; `closest` is its alternative, if known."""
     st.subheader("Network", anchor=False, help=words.NETWORK)
     dropped = [s.title.lower() for s in network if s.dropped]
 
@@ -43,22 +62,24 @@ def overview(network: tuple[Sublayer, ...], selected: int) -> None:
         url.write(layer=str(s.layer + 1), kind=s.kind)
 
     charts.chart(
-        figures.picture(network, selected),
+        figures.picture(network, selected, [f"closest: {entry}" for entry in closest]),
         f"Bars for {len(network)} sublayers from input to output: share of heads or neurons kept, split into groups, "
         f"colored by density; dropped: {', '.join(dropped) or 'none'}.",
         key="network",
         on_pick=select,
     )
-    charts.table(
-        figures.network_table(network),
-        {
-            "layer": st.column_config.NumberColumn("Layer", help=words.LAYER),
-            "sublayer": "Sublayer",
-            "kept": "What is left",
-            "density": charts.percent_column("Density", words.DENSITY),
-            "kept_importance": charts.percent_column("Kept importance", words.KEPT_IMPORTANCE),
-        },
-    )
+    columns = {
+        "layer": st.column_config.NumberColumn("Layer", help=words.LAYER),
+        "sublayer": "Sublayer",
+        "kept": "What is left",
+        "density": charts.percent_column("Density", words.DENSITY),
+        "kept_importance": charts.percent_column("Kept importance", words.KEPT_IMPORTANCE),
+    }
+    rows = figures.network_table(network)
+    if closest:
+        rows = [{**row, "closest": entry} for row, entry in zip(rows, closest, strict=True)]
+        columns = {**columns, "closest": st.column_config.TextColumn("Closest alternative", help=words.REGRET)}
+    charts.table(rows, columns)
 
 
 def chosen(network: tuple[Sublayer, ...]) -> int:
@@ -83,33 +104,46 @@ def chosen(network: tuple[Sublayer, ...]) -> int:
     return next(i for i, s in enumerate(network) if (str(s.layer + 1), s.kind) == (layer, kind))
 
 
-def detail(run_id: str, sublayer: Sublayer, table: dict[str, object]) -> None:
-    """Density, option chart and table of one sublayer."""
+def detail(sublayer: Sublayer) -> None:
+    """What is left of one sublayer."""
     with st.container(horizontal=True):
         st.metric("Density", units.percent(sublayer.density), help=words.DENSITY)
         st.metric("Kept importance", units.percent(sublayer.kept_importance), help=words.KEPT_IMPORTANCE)
         unit = UNIT_NAMES[sublayer.kind]
         st.metric(f"{unit.capitalize()} kept", f"{sublayer.kept_units} of {sublayer.units}", help=words.UNITS)
-    st.write(figures.explain_choice(table))
+
+
+def options(sublayer: Sublayer, table: dict[str, Any], ratings: list[Rating]) -> None:
+    """Why one sublayer became what it is, and what came close: in words, as a chart and as a table."""
+    st.write(text.explain_choice(table, ratings))
+    if closeness := text.explain_closeness(table, ratings):
+        st.markdown(closeness, help=words.REGRET)
     charts.chart(
-        figures.option_chart(table),
+        text.option_chart(table, ratings),
         f"Loss after the refit against the share of weights kept, for every option of {sublayer.title}; "
-        "the chosen option is ringed.",
+        "the chosen option and those that came close are ringed.",
         key="options",
     )
     charts.table(
-        figures.option_table(table),
+        text.option_table(table, ratings),
         {
             "chosen": st.column_config.CheckboxColumn("Chosen"),
             "label": "Option",
-            "cost": st.column_config.NumberColumn("Weights kept", format="localized", help=words.ENCODER),
+            "regret": charts.percent_column("Regret", words.REGRET),
+            "close": st.column_config.CheckboxColumn("Close", help=words.REGRET),
             "density": charts.percent_column("Density", words.DENSITY),
+            "cost": st.column_config.NumberColumn("Weights kept", format="localized", help=words.ENCODER),
             "loss": st.column_config.NumberColumn("Loss", format="%.3g", help=words.LOSS),
+            "methods": st.column_config.ListColumn("Open to", help=words.OPEN_TO),
         },
-        title="Option table",
+        title="All options, the closest first",
     )
+
+
+def matrices_link(run: Run, sublayer: Sublayer) -> None:
+    """The way to the Matrix page of this sublayer."""
     matrix = "attention.query" if sublayer.kind == "attention" else "feed_forward.intermediate"
-    frame.link("matrix", "See its matrices", run=run_id, layer=str(sublayer.layer + 1), matrix=matrix)
+    frame.link("matrix", "See its matrices", run=run.id, layer=str(sublayer.layer + 1), matrix=matrix)
 
 
 main()

@@ -76,8 +76,8 @@ def show(points: list[figures.Point], cost: str, metric: str) -> None:
         on_pick=lambda custom: open_run(custom[0]) if custom[0] else None,
     )
     st.caption(
-        "Whiskers are one standard error. The line is the Pareto front: no other model here is both cheaper and "
-        "better. Click a point, or select a row below, to open its run."
+        "Whiskers are one standard error; open symbols are models after recovery. The line is the Pareto front: no "
+        "other model here is both cheaper and better. Click a point, or select a row below, to open its run."
     )
     rows = figures.trade_off_table(points)
     charts.pick_table(

@@ -88,6 +88,8 @@ def describe_result(result: Mapping[str, Any]) -> str:
     ]
     if result["latency"] is not None:
         rows.append(("latency", describe_latency(result["latency"])))
+    if len(result.get("predictions") or {}) > 1:
+        rows.append(("predicted", describe_predictions(result["predictions"])))
     rows.append(("took", f"{result['seconds']['total']:.0f} s"))
     return table(rows)
 
@@ -101,6 +103,12 @@ def describe_score(score: Mapping[str, Any]) -> str:
             error = f" ±{errors[stage]:.4f}" if errors.get(stage) is not None else ""
             parts.append(f"{stage} {score[stage]:.4f}{error}")
     return f"{', '.join(parts)} on {score['samples']} examples"
+
+
+def describe_predictions(predictions: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """The loss that the shared option tables predict for each method."""
+    losses = (f"{name} {'out of reach' if p is None else format(p['loss'], '.3g')}" for name, p in predictions.items())
+    return f"loss by the option tables: {', '.join(losses)}"
 
 
 def describe_latency(latency: Mapping[str, Any], *, itself: bool = False) -> str:

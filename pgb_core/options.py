@@ -48,6 +48,11 @@ TABLE_METHODS: Mapping[str, Callable[[Layout], bool]] = {
 """Methods that share one option table, each with the layouts that it may choose."""
 
 
+def choosers(layout: Layout) -> list[str]:
+    """The methods of `TABLE_METHODS` that may choose `layout`."""
+    return [method for method, may_choose in TABLE_METHODS.items() if may_choose(layout)]
+
+
 @dataclass(frozen=True, eq=False)
 class Option:
     """One thing that can be done with a sublayer; `cost` in encoder weights, `loss` in units of the task's loss."""

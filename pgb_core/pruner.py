@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from pgb_core import checkpoints, evaluation, recovery, results, store, tasks
+from pgb_core.architectures import encoder_sublayers
 from pgb_core.batching import Example, encode, stratified_positions
 from pgb_core.errors import JobCancelled, explain, reason
 from pgb_core.grouped import cut, install
@@ -192,6 +193,8 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
             folder / "spec.json",
             results.resolved_spec(spec, loaded.checkpoint, loaded.device, loaded.max_length),
         )
+        # a pin that does not fit is told now, not after minutes of scoring
+        spec.constraints.check({sub.key: sub.shape.units for sub in encoder_sublayers(loaded.model)})
         calibration = _calibration(spec, loaded)
     with clock.stage("importance"):
         scores = score(
@@ -240,7 +243,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
     results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
     results.save_layout(folder, sublayers, layouts, scores.importance)
     if plan is not None:
-        results.save_options(folder, sublayers, plan.tables, plan.chosen)
+        results.save_options(folder, sublayers, plan.tables, plan.chosen, spec)
     return {
         "schema": store.SCHEMA,
         "method": spec.method,

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from pgb_core import __version__, evaluation, matrices, store
 from pgb_core.architectures import Sublayer
+from pgb_core.budget import table_of
 from pgb_core.checkpoints import Checkpoint
 from pgb_core.inspection import describe
 from pgb_core.layout import Kind, Layout
-from pgb_core.options import Option
+from pgb_core.options import TABLE_METHODS, Option, choosers
 from pgb_core.saving import block_tensors, save_pruned
 from pgb_core.spec import PruneSpec
 
@@ -148,16 +149,28 @@ def save_layout(
 
 
 def save_options(
-    folder: Path, sublayers: Sequence[Sublayer], tables: Sequence[Sequence[Option]], chosen: Sequence[int]
+    folder: Path,
+    sublayers: Sequence[Sublayer],
+    tables: Sequence[Sequence[Option]],
+    chosen: Sequence[int],
+    spec: PruneSpec,
 ) -> None:
-    """Write the option table of every sublayer, and which option was chosen, into run folder `folder`."""
-    entries = [
-        {
-            "layer": sub.layer,
-            "kind": sub.shape.kind,
-            "chosen": option,
-            "options": [entry.to_dict() for entry in table],
-        }
-        for sub, table, option in zip(sublayers, tables, chosen, strict=True)
-    ]
+    """Write the option table of every sublayer, and which option was chosen, into run folder `folder`.
+
+    Beside its own values an option has its `flops`, the `methods` that may choose it, and whether the constraints of
+    the run's `spec` admit it: a table is shared by several methods, and holds what any of them may choose.
+    """
+    entries = []
+    for sub, table, option in zip(sublayers, tables, chosen, strict=True):
+        offers = table_of(sub.layer, [(entry.layout, entry.loss) for entry in table], "flops").offers
+        options = [
+            {
+                **entry.to_dict(),
+                "flops": offer.cost,
+                "methods": choosers(entry.layout) if spec.method in TABLE_METHODS else [spec.method],
+                "admitted": spec.constraints.admit(sub.layer, sub.shape.kind, offer.groups, offer.units),
+            }
+            for entry, offer in zip(table, offers, strict=True)
+        ]
+        entries.append({"layer": sub.layer, "kind": sub.shape.kind, "chosen": option, "options": options})
     store.write_json(folder / "options.json", {"schema": store.SCHEMA, "sublayers": entries})

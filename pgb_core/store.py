@@ -294,6 +294,10 @@ def delete_run(runs_dir: Path, run_id: str) -> None:
 
 
 def read_options(run: Run) -> list[dict[str, Any]]:
-    """Option table per sublayer: [{layer, kind, chosen, options: [{label, groups, units, cost, density, loss}]}]."""
+    """Option table per sublayer: [{layer, kind, chosen, options: [{label, groups, units, cost, density, loss, ...}]}].
+
+    Raises:
+        RunError: options.json is damaged or missing, as it is where the method had no options to choose from.
+    """
     options: list[dict[str, Any]] = read_json(run.path / "options.json")["sublayers"]
     return options

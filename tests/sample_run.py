@@ -26,6 +26,7 @@ from pgb_core.layout import (
     rectangle_layout,
     untouched_layout,
 )
+from pgb_core.spec import BASELINES
 
 KINDS: tuple[Kind, ...] = ("attention", "feed_forward")
 DENSE_NAMES = {
@@ -105,7 +106,9 @@ def make_sample_run(
     (path / "model").mkdir()
     save_file(tensors or {"empty": np.zeros(1, np.float32)}, path / "model" / "model.safetensors")
     matrices.write_layout(path, layouts, names, blocks, importance)
-    store.write_json(path / "options.json", {"sublayers": [_options(layer, layout) for layer, layout in layouts]})
+    if method not in BASELINES:
+        tables = [_options(layer, layout, method) for layer, layout in layouts]
+        store.write_json(path / "options.json", {"sublayers": tables})
     store.write_json(path / "spec.json", _spec(checkpoint, task, sparsity, method, recovered, source))
     result = _result(path, layouts, sparsity, method, shape, recovered, latency, rng)
     store.write_json(path / "result.json", result)
@@ -165,7 +168,7 @@ def _layout(shape: SublayerShape, count: int, density: float, method: str, rng: 
         return dropped_layout(shape)
     if count == 1:
         return untouched_layout(shape)
-    if method == "structured":
+    if method == "structured" or method in BASELINES:
         kept = max(1, round(density * shape.units))
         return rectangle_layout(shape, np.sort(rng.permutation(shape.units)[:kept]))
     per_group = max(1, min(round(math.sqrt(density) * shape.units / count), shape.units // count))
@@ -204,26 +207,43 @@ def _dense_weights(
     return load_file(file)
 
 
-def _options(layer: int, layout: SublayerLayout) -> dict[str, Any]:
-    """A table that rises as weights go, with the layout that was taken in it."""
+def _options(layer: int, layout: SublayerLayout, method: str) -> dict[str, Any]:
+    """A table that rises as weights go, groups and whole units side by side; what was taken is about the best there."""
     shape = layout.shape
-    scale = (0.02 if shape.kind == "attention" else 0.01) * (1.5**-layer)
-    densities = {1.0: (1, shape.units), 0.5: (2, shape.units), 0.25: (4, shape.units), 0.0: (0, 0)}
+    scale = 4e-9 * shape.weights / max(1 - layout.density, 0.2) ** 1.5 * (0.5 if layout.dropped else 1.0)
+    kinds = {(1.0, 1, shape.units), (0.0, 0, 0)}
+    for share in (3 / 4, 1 / 2, 3 / 8, 1 / 4, 1 / 8):
+        kinds |= {(share, groups, shape.units // groups * groups) for groups in (2, 4) if share <= 2 / groups}
+        kinds.add((share, 1, max(1, round(share * shape.units))))
     if not (layout.untouched or layout.dropped):
-        densities[layout.density] = (len(layout.groups), layout.kept_units)
+        kinds.add((layout.density, len(layout.groups), layout.kept_units))
     options = [
         {
             "label": _label(groups, units, shape),
+            "tied": True,
             "groups": groups,
             "units": units,
             "cost": round(density * shape.weights),
             "density": density,
-            "loss": scale * (1 - density) ** 2.5 * (1.0 if density else 1.6),
+            "loss": scale * (1 - density) ** 2.5 * (1.1 if density < 1 and groups == 1 else 1.0),
+            "flops": 2 * 128 * round(density * shape.weights),
+            "methods": _choosers(groups, density) if method != "pgb-paper" else ["pgb-paper"],
+            "admitted": True,
         }
-        for density, (groups, units) in sorted(densities.items())
+        for density, groups, units in sorted(kinds)
     ]
-    chosen = next(i for i, option in enumerate(options) if option["cost"] == layout.cost)
+    taken = (layout.cost, len(layout.groups), layout.kept_units)
+    chosen = next(i for i, o in enumerate(options) if (o["cost"], o["groups"], o["units"]) == taken)
     return {"layer": layer, "kind": shape.kind, "chosen": chosen, "options": options}
+
+
+def _choosers(groups: int, density: float) -> list[str]:
+    rectangle = groups == 1 and density < 1
+    return [
+        *(() if rectangle else ("pgb",)),
+        "pgb-mixed",
+        *(() if groups > 1 else ("structured",)),
+    ]
 
 
 def _label(groups: int, units: int, shape: SublayerShape) -> str:
@@ -243,7 +263,7 @@ def _spec(checkpoint: str, task: str, sparsity: float, method: str, recovered: b
         "sparsity": sparsity,
         "method": method,
         "importance": "compensated",
-        "recover_epochs": 1 if recovered else 0,
+        "recover_epochs": 2 if recovered else 0,
         "seed": 0,
         "device": "auto",
         "train_file": None,
@@ -252,6 +272,10 @@ def _spec(checkpoint: str, task: str, sparsity: float, method: str, recovered: b
         "eval_samples": None,
         "max_length": None,
         "latency": True,
+        "budget": "weights",
+        "min_groups": None,
+        "max_groups": None,
+        "pins": [],
         "checkpoint_path": str(source),
         "checkpoint_source": "demo",
         "fingerprint": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else "",
@@ -319,6 +343,8 @@ def _result(
             "total": 155.0 if recovered else 120.0,
         },
         "sublayers": [_sublayer(layer, layout) for layer, layout in layouts],
+        "predictions": _predictions(method, layouts, lost),
+        "recovery": _recovery(scores["recovered"]) if recovered else None,
         "environment": {
             "python": "3.11.9",
             "torch": "2.13.0",
@@ -328,6 +354,32 @@ def _result(
             "peak_memory_bytes": 1_310_000_000,
         },
     }
+
+
+def _predictions(method: str, layouts: list[tuple[int, SublayerLayout]], lost: float) -> dict[str, Any]:
+    if method in BASELINES:
+        return {}
+    loss = abs(lost) / 10
+    own = {
+        "loss": loss,
+        "sparsity": 1 - sum(x.cost for _, x in layouts) / sum(x.shape.weights for _, x in layouts),
+        "grouped": sum(x.group_count > 1 for _, x in layouts),
+        "dropped": sum(x.dropped for _, x in layouts),
+    }
+    if method == "pgb-paper":
+        return {method: own}
+    others = {"pgb": {**own, "loss": 1.1 * loss}, "pgb-mixed": {**own, "loss": 0.8 * loss}, "structured": None}
+    return {**others, method: own}
+
+
+def _recovery(score: float) -> dict[str, Any]:
+    losses = ((None, 0.31, -0.02), (0.28, 0.19, -0.004), (0.17, 0.16, 0.0), (0.11, 0.17, -0.003), (0.08, 0.18, -0.002))
+    history = [
+        {"epoch": n / 2, "loss": loss, "dev_loss": dev_loss, "dev_score": score + lower}
+        for n, (loss, dev_loss, lower) in enumerate(losses)
+    ]
+    figures = {"learning_rate": 1e-4, "batch_size": 32, "trained": 1518, "set_aside": 168, "kept": 2}
+    return {"metric": "accuracy", **figures, "history": history}
 
 
 def _latency(share: float) -> dict[str, Any]:
@@ -353,6 +405,8 @@ def _sublayer(layer: int, layout: SublayerLayout) -> dict[str, Any]:
         "layer": layer,
         "kind": layout.shape.kind,
         "dropped": layout.dropped,
+        "tied": layout.tied,
+        "label": layout.label,
         "density": layout.density,
         "kept_importance": min(1.0, math.sqrt(layout.density) * 1.1),
         "units": {"dense": layout.shape.units, "kept": layout.kept_units},

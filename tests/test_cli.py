@@ -293,6 +293,11 @@ def test_a_result_in_words(tmp_path: Path) -> None:
     assert "recovered" not in lines["accuracy"]
     assert f"{result['latency']['speedup']:.2f}x as fast" in lines["latency"]
     assert "latency" not in console.describe_result({**result, "latency": None})
+    pgb_loss, mixed_loss = (result["predictions"][name]["loss"] for name in ("pgb", "pgb-mixed"))
+    predicted = f"pgb {pgb_loss:.3g}, pgb-mixed {mixed_loss:.3g}, structured out of reach"
+    assert lines["predicted"] == f"loss by the option tables: {predicted}"
+    for without in ({}, {"pgb-paper": result["predictions"]["pgb"]}):
+        assert "option tables" not in console.describe_result({**result, "predictions": without})
 
 
 def test_latency_in_words() -> None:

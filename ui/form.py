@@ -13,11 +13,22 @@ from pgb_core.errors import PGBError, SpecError
 from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
-from ui import labels, panel, uploads, url, words
+from ui import constraints, labels, panel, uploads, url, words
+from ui.constraints import DEMO, UNKNOWN, Sizes
 from ui.devices import devices
 
 HUB = "A model of the Hugging Face Hub …"
-METHOD_TITLES = {"pgb": "PGB: groups", "structured": "Structured: whole heads and neurons"}
+METHOD_TITLES = {
+    "pgb": "PGB: groups (default)",
+    "pgb-mixed": "PGB mixed: groups, or whole heads and neurons",
+    "structured": "Structured: whole heads and neurons",
+    "pgb-paper": "PGB from its summaries: each matrix on its own",
+    "magnitude": "To compare with: magnitude, zeros anywhere",
+    "heads-neurons": "To compare with: heads and neurons by Fisher score",
+    "kwon": "To compare with: Kwon et al. 2022",
+    "kprune": "To compare with: K-prune, Park et al. 2024",
+}
+BUDGETED = {"weights": "weights", "flops": "FLOPs"}
 IMPORTANCE_TITLES = {"compensated": "Compensated (default)", "fisher": "Fisher"}
 
 
@@ -30,16 +41,8 @@ def show() -> None:
         label_names = _label_names(checkpoint, settings)
         task = _task(checkpoint, label_names)
         files = _files(task, settings)
-        sparsity = st.slider(
-            "Sparsity: share of the encoder's weights to remove",
-            0,
-            97,
-            50,
-            format="%d%%",
-            key="sparsity",
-            persist_state="session",
-            help=words.SPARSITY,
-        )
+        target = st.container()  # its label depends on a choice below
+        method = _method()
         offered = devices()
         device = st.selectbox(
             "Device",
@@ -49,12 +52,23 @@ def show() -> None:
             persist_state="session",
             help=words.DEVICE,
         )
-        advanced = _advanced(settings)
+        advanced = _advanced(settings, method, _sizes(checkpoint, settings))
+        with target:
+            sparsity = st.slider(
+                f"Sparsity: share of the encoder's {BUDGETED[advanced.get('budget', 'weights')]} to remove",
+                0,
+                97,
+                50,
+                format="%d%%",
+                key="sparsity",
+                persist_state="session",
+                help=words.SPARSITY,
+            )
         complete = task != "csv" or files[0] is not None
         ready = checkpoint is not None and complete and labels.fit(TASKS[task], label_names)
         if st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
-            values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device, **advanced}
-            _start(values, files)
+            values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device}
+            _start({**values, "method": method, **advanced}, files)
         if not complete and checkpoint is not None:
             st.caption("Upload a training file first.")
     with right:
@@ -146,19 +160,35 @@ def _files(task: str, settings: Settings) -> tuple[Any, Any]:
     return train, evaluation
 
 
-def _advanced(settings: Settings) -> dict[str, Any]:
+def _method() -> str:
+    method: str = st.selectbox(
+        "Method",
+        list(METHODS),
+        format_func=lambda name: METHOD_TITLES.get(name, name),
+        key="method",
+        persist_state="session",
+        help=words.METHOD,
+    )
+    st.caption(METHODS[method])
+    return method
+
+
+def _sizes(checkpoint: str | None, settings: Settings) -> Sizes:
+    """What the chosen checkpoint has that can be pinned, as far as it is known before the run."""
+    if checkpoint == "demo":
+        return DEMO
+    if checkpoint is not None and not checkpoint.startswith(hub.PREFIX):
+        with contextlib.suppress(PGBError):  # as in `_label_names`
+            info = checkpoints.describe(settings.models_dir / checkpoint)
+            return Sizes(info.layers, info.heads, info.intermediate)
+    return UNKNOWN
+
+
+def _advanced(settings: Settings, method: str, sizes: Sizes) -> dict[str, Any]:
     """The options that most people leave alone."""
     keep: dict[str, Any] = {"persist_state": "session"}
     with st.expander("Advanced options"):
-        method = st.radio(
-            "Method",
-            list(METHODS),
-            format_func=lambda name: METHOD_TITLES.get(name, name),
-            key="method",
-            captions=list(METHODS.values()),
-            help=words.METHOD,
-            **keep,
-        )
+        limits = constraints.show(method, sizes)
         importance = st.selectbox(
             "Importance",
             list(IMPORTANCES),
@@ -195,7 +225,7 @@ def _advanced(settings: Settings) -> dict[str, Any]:
             help="Takes some seconds at the end; other work on the machine disturbs it.",
         )
     return {
-        "method": method,
+        **limits,
         "importance": importance,
         "recover_epochs": int(epochs),
         "calibration_samples": int(samples),

@@ -6,9 +6,9 @@ from typing import Any
 
 import streamlit as st
 
-from pgb_core.figures import scores
+from pgb_core.figures import predictions, recovery, scores
 from pgb_core.store import Run
-from ui import charts, frame, runs, units, words
+from ui import charts, constraints, frame, runs, units, words
 
 
 def show(run: Run) -> None:
@@ -16,7 +16,7 @@ def show(run: Run) -> None:
     result = run.result
     if result is None:
         return
-    headline(result)
+    headline(result, run.spec.get("budget", "weights"))
     left, right = st.columns([5, 4], gap="medium")
     with left:
         st.subheader("Score, step by step", anchor=False, help=words.STEPS)
@@ -24,6 +24,8 @@ def show(run: Run) -> None:
     with right:
         st.subheader("Size and speed", anchor=False)
         costs(result)
+    predicted(result)
+    recovered(run, result)
     st.subheader("Look inside", anchor=False)
     with st.container(horizontal=True):
         frame.link("layers", "What is left of each layer", run=run.id)
@@ -32,8 +34,8 @@ def show(run: Run) -> None:
     details(run, result)
 
 
-def headline(result: dict[str, Any]) -> None:
-    """Five numbers that answer: how good, how small, how fast."""
+def headline(result: dict[str, Any], budget: str) -> None:
+    """Five numbers that answer: how good, how small, how fast; `budget` is what the target is a share of."""
     score, latency = result["score"], result["latency"]
     step = scores.final_step(score)
     points = round(100 * (score[step] - score["dense"]), 1)
@@ -49,7 +51,7 @@ def headline(result: dict[str, Any]) -> None:
         _metric(
             "Weights removed",
             units.percent(achieved),
-            f"target {units.percent(result['sparsity']['target'])}",
+            f"target {units.percent(result['sparsity']['target'])}" + (" of FLOPs" if budget == "flops" else ""),
             words.SPARSITY,
             color="off",
         )
@@ -83,6 +85,67 @@ def score_steps(score: dict[str, Any]) -> None:
                 "Standard error", "Uncertainty from the number of evaluation texts."
             ),
             "difference": charts.percent_column("Against dense", "Score minus the dense model's score."),
+        },
+    )
+
+
+def predicted(result: dict[str, Any]) -> None:
+    """What the shared option tables say of the other methods at this target; runs of the first version do not know."""
+    if "predictions" not in result:
+        return
+    st.subheader("What the other methods' tables predict", anchor=False, help=words.PREDICTIONS)
+    st.write(predictions.explain_predictions(result))
+    rows = predictions.prediction_table(result) if result["predictions"] else []
+    if len(rows) < 2:
+        return
+    left, right = st.columns([5, 4], gap="medium", vertical_alignment="center")
+    with left:
+        charts.chart(
+            predictions.prediction_chart(result),
+            "Predicted loss of each method, relative to this run's: "
+            + ", ".join(f"{row['method']} {row['ratio']:.0%}" for row in rows if row["ratio"] is not None),
+            key="predictions",
+        )
+    with right:
+        st.dataframe(
+            rows,
+            hide_index=True,
+            placeholder="–",
+            column_order=["method", "loss", "ratio", "grouped", "dropped"],
+            column_config={
+                "method": st.column_config.TextColumn("Method", help=words.METHOD),
+                "loss": st.column_config.NumberColumn("Predicted loss", format="%.3g", help=words.PREDICTIONS),
+                "ratio": st.column_config.NumberColumn("Ratio", format="%.2f ×", help="To this run's method."),
+                "grouped": st.column_config.NumberColumn("Grouped", help="Sublayers in groups."),
+                "dropped": st.column_config.NumberColumn("Dropped", help="Sublayers of which nothing is kept."),
+            },
+        )
+
+
+def recovered(run: Run, result: dict[str, Any]) -> None:
+    """How the recovery went, if there was one and it left its history."""
+    history = result.get("recovery")
+    if not history:
+        return
+    st.subheader("Recovery", anchor=False, help=words.LOOKS)
+    st.write(recovery.explain_recovery(history, run.spec["recover_epochs"]))
+    rows = recovery.recovery_table(history)
+    charts.chart(
+        recovery.recovery_chart(history),
+        f"Training loss and, on the examples set aside, loss and {history['metric']} at each of {len(rows)} looks; "
+        f"the state after {history['history'][history['kept']]['epoch']:g} epochs was kept.",
+        key="recovery",
+    )
+    charts.table(
+        rows,
+        {
+            "epoch": st.column_config.NumberColumn("Epochs", format="%.1f"),
+            "loss": st.column_config.NumberColumn(
+                "Training loss", format="%.3f", help="Mean over the batches since the last look."
+            ),
+            "dev_loss": st.column_config.NumberColumn("Loss, set aside", format="%.3f"),
+            "dev_score": charts.percent_column(f"{history['metric'].capitalize()}, set aside", words.LOOKS),
+            "kept": st.column_config.CheckboxColumn("Kept"),
         },
     )
 
@@ -138,7 +201,8 @@ def details(run: Run, result: dict[str, Any]) -> None:
                 "revision",
                 "fingerprint",
             )
-            _pairs({"checkpoint": runs.checkpoint_name(run), **{key: run.spec.get(key) for key in keys}})
+            settings = {key: run.spec.get(key) for key in keys}
+            _pairs({"checkpoint": runs.checkpoint_name(run), **settings, **constraints.describe(run.spec)})
         with middle:
             st.markdown("**Time per stage**")
             _pairs({key: units.seconds(value) for key, value in result["seconds"].items() if value})
@@ -158,7 +222,7 @@ def _pairs(values: dict[str, Any]) -> None:
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 24 else text[:12] + "…"
+    return text if len(text) <= 24 or " " in text else text[:12] + "…"  # a hash, not words
 
 
 def _row(name: str, dense: float, pruned: float, text: Any) -> dict[str, str]:

@@ -73,7 +73,8 @@ def _told_apart(names: Sequence[str], values: Sequence[Any], words: Callable[[An
 def label(run: Run) -> str:
     """One line that tells runs apart."""
     spec = run.spec
-    parts = [checkpoint_name(run), spec["task"], spec["method"], f"{units.percent(spec['sparsity'], 0)} removed"]
+    removed = f"{units.percent(spec['sparsity'], 0)}{' of FLOPs' if spec.get('budget') == 'flops' else ''} removed"
+    parts = [checkpoint_name(run), spec["task"], spec["method"], removed]
     if spec["recover_epochs"]:
         parts.append("recovered")
     return " · ".join([*parts, units.moment(run.status.created)])

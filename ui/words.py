@@ -7,7 +7,17 @@ SPARSITY = (
     "usually scores as before; near 90% it loses a few points."
 )
 METHOD = (
-    "How weights are removed: in groups that are found by permuting rows and columns, or as whole heads and neurons."
+    "How weights are removed. The first four are ours and share scores and refit; the others are methods of the "
+    "literature to compare them with."
+)
+BUDGET = (
+    "What the sparsity is a share of: the weights of the encoder's linear layers, or its computation for one text of "
+    "128 tokens, in which attention between tokens counts too."
+)
+GROUPS = "Limits how many groups a grouped sublayer has. It may still be dropped or stay whole. Empty: no limit."
+PINS = (
+    "Sublayers that are never dropped. For each you can say how many of its heads or neurons stay at least. "
+    "Layers are counted from 1 here, from 0 by the command line's --pin."
 )
 IMPORTANCE = "How the loss of a weight is estimated, from one pass over the calibration samples."
 RECOVERY = "Ordinary training of the small model after pruning. 0 skips it: the refit alone is often enough below 75%."
@@ -51,6 +61,22 @@ FLOPS = "Computation for one text of the given length: multiply-adds times two, 
 BYTES = "Size of model.safetensors on disk."
 SPEEDUP = "Measured time before divided by time after. Ideal: what the FLOPs alone would give."
 LOSS = "Error at the sublayer's output after the refit, weighted by how sensitive the model is to it."
+REGRET = (
+    "What the total predicted loss would rise by with this option in place of the chosen one, if the weights it saves "
+    "or needs went to or came from other sublayers, at the price of a weight at the margin of this target. Up to 1% "
+    "is close. Below zero: better by itself, but then the whole would miss the target."
+)
+OPEN_TO = "Methods that may choose this option: they share one table. Older runs did not note it."
+PREDICTIONS = (
+    "Methods that share the option table of this run, at the same target and constraints. Predicted loss: the errors "
+    "of all sublayers after their own refit, added up; an estimate of how much the task's loss (cross-entropy) rises. "
+    "It is measured on training texts, one sublayer at a time, so it tells methods apart better than it tells scores: "
+    "differences of a few percent mean little. pgb-mixed may choose all that the other two may."
+)
+LOOKS = (
+    "Twice per epoch the model is scored on training examples that are set aside. The last state that is not worse "
+    "than the best by more than one standard error is kept."
+)
 NETWORK = (
     "One bar per sublayer, the input on top. The bar is as long as the share of heads or neurons kept, split into its "
     "groups; the color tells how much of its weights is left. Click a bar to see why."
@@ -69,6 +95,7 @@ FRONT = "No other model in this list is both cheaper and better."
 STEPS_OF_A_RUN = """
 1. **Score**: one pass over training texts estimates what each weight is worth.
 2. **Group**: rows and columns are permuted so that the worthy weights come together in groups; the rest is cut.
+   Other methods choose in their own way.
 3. **Refit**: what is left is adjusted so that each layer answers as before.
 4. **Measure**: score, size and speed of the small model, beside the dense one.
 """

@@ -10,16 +10,6 @@ from plotly.subplots import make_subplots
 
 from pgb_core.figures.style import DENSE, METHODS, OTHER, frame
 
-SYMBOLS = {
-    "pgb": "circle",
-    "pgb-mixed": "star",
-    "structured": "square",
-    "pgb-paper": "triangle-up",
-    "magnitude": "x-thin",
-    "heads-neurons": "triangle-down",
-    "kwon": "pentagon",
-    "kprune": "hexagram",
-}
 DEEPEST = 0.12
 """Fall from the dense score that is still drawn: what collapses leaves the panel and does not flatten the others."""
 SPREAD = 0.6
@@ -81,9 +71,7 @@ def accuracy_chart(panels: Sequence[Panel], *, height: int = 520) -> go.Figure:
 
 
 def _trace(curve: Curve, positions: Sequence[float]) -> go.Scatter:
-    color = METHODS.get(curve.method, OTHER)
-    symbol = SYMBOLS.get(curve.method, "diamond")
-    thin = symbol.endswith("-thin")
+    color, symbol = METHODS.get(curve.method, OTHER)
     return go.Scatter(
         x=positions,
         y=[100 * score for score in curve.scores],
@@ -95,9 +83,9 @@ def _trace(curve: Curve, positions: Sequence[float]) -> go.Scatter:
         line={"color": color, "width": 1.5, "dash": "dot" if curve.recovered else "solid"},
         marker={
             "size": 8,
-            "symbol": symbol + ("-open" if curve.recovered or thin else ""),
+            "symbol": symbol + ("-open" if curve.recovered else ""),
             "color": color,
-            "line": {"color": color, "width": 2 if thin else 1},
+            "line": {"color": color, "width": 1},
         },
         hovertemplate=f"<b>{curve.name}</b><br>%{{customdata:.0f}}% removed: %{{y:.2f}}%"
         " (standard error %{error_y.array:.2f})<extra></extra>",

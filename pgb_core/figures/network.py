@@ -1,4 +1,4 @@
-"""The whole network as a picture, and the option table of one sublayer."""
+"""The whole network as a picture: what is left of every sublayer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,6 @@ from pgb_core.figures.style import BADGE, DENSE, DENSITY, OUTLINE, frame
 from pgb_core.layout import UNIT_NAMES, Kind
 
 KIND_TITLES = {"attention": "attention", "feed_forward": "feed-forward"}
-_FAMILIES = {
-    "dropped": ("x", DENSE),
-    "one rectangle or untouched": ("square", "#d9662b"),
-    "groups": ("circle", "#2f7ab5"),
-    "zeros": ("diamond", "#6f4fa0"),
-}
-"""Symbol and color of each kind of option."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +79,11 @@ def sublayers(result: Mapping[str, Any]) -> tuple[Sublayer, ...]:
     return tuple(found)
 
 
-def picture(network: Sequence[Sublayer], selected: int | None = None) -> go.Figure:
+def picture(network: Sequence[Sublayer], selected: int | None = None, notes: Sequence[str] = ()) -> go.Figure:
     """One strip per sublayer, input on top: its groups side by side, as long as their share of the units.
 
     The color is the sublayer's density; `selected` is framed. Every bar carries the sublayer's place in `network` as
-    customdata.
+    customdata, and its hover text ends with its line of `notes`, if there are any.
     """
     places = list(range(len(network)))
     titles = [f"{s.layer + 1} {KIND_TITLES[s.kind]}" for s in network]
@@ -98,6 +91,8 @@ def picture(network: Sequence[Sublayer], selected: int | None = None) -> go.Figu
         f"<b>{s.title}</b><br>{s.summary}<br>density {s.density:.1%}, kept importance {s.kept_importance:.1%}"
         for s in network
     ]
+    if notes:
+        hover = [f"{text}<br>{note}" for text, note in zip(hover, notes, strict=True)]
     figure = go.Figure(
         go.Bar(
             y=places,
@@ -177,85 +172,3 @@ def network_table(network: Sequence[Sublayer]) -> list[dict[str, Any]]:
         }
         for s in network
     ]
-
-
-def option_chart(table: Mapping[str, Any]) -> go.Figure:
-    """Loss of each option of a sublayer against the share of its weights that it keeps; the chosen one is ringed."""
-    options = table["options"]
-    chosen = options[table["chosen"]]
-    figure = go.Figure()
-    for name, (symbol, color) in _FAMILIES.items():
-        members = [option for option in options if _family(option) == name]
-        if members:
-            figure.add_trace(
-                go.Scatter(
-                    x=[100 * option["density"] for option in members],
-                    y=[option["loss"] for option in members],
-                    mode="markers",
-                    name=name,
-                    text=[option["label"] for option in members],
-                    cliponaxis=False,
-                    marker={"symbol": symbol, "size": 9, "color": color, "line": {"color": "white", "width": 1}},
-                    hovertemplate="%{text}<br>keeps %{x:.1f}% of the weights<br>loss %{y:.3g}<extra></extra>",
-                )
-            )
-    figure.add_trace(
-        go.Scatter(
-            x=[100 * chosen["density"]],
-            y=[chosen["loss"]],
-            mode="markers",
-            name="chosen",
-            marker={"symbol": "circle-open", "size": 20, "color": OUTLINE, "line": {"width": 3}},
-            hoverinfo="skip",
-            cliponaxis=False,
-        )
-    )
-    frame(figure, height=360, x="weights kept, % of the sublayer's", y="loss after the refit", legend=True)
-    figure.update_layout(margin={"t": 40})
-    figure.update_yaxes(rangemode="tozero", exponentformat="power")
-    return figure
-
-
-def _family(option: Mapping[str, Any]) -> str:
-    if option["groups"] == 0:
-        return "dropped"
-    if option["groups"] > 1:
-        return "groups"
-    return "one rectangle or untouched" if option.get("tied", True) else "zeros"
-
-
-_WHOLE = "All sublayers are chosen together: no combination that meets the target has a lower total loss."
-
-
-def explain_choice(table: Mapping[str, Any]) -> str:
-    """Why this option: what keeping more, or else less, here would have changed; and that the budget is a whole.
-
-    What is said holds whatever the other sublayers chose: also where nothing had to be removed.
-    """
-    options = sorted(table["options"], key=lambda option: option["cost"])
-    chosen = table["options"][table["chosen"]]
-    larger = [o for o in options if o["cost"] > chosen["cost"] and o["loss"] < chosen["loss"]]
-    smaller = [o for o in options if o["cost"] < chosen["cost"]]
-    taken = f"Chosen: {chosen['label']}, loss {chosen['loss']:.3g}."
-    if larger:
-        best = max(larger, key=lambda o: (chosen["loss"] - o["loss"]) / (o["cost"] - chosen["cost"]))
-        extra, gain = best["cost"] - chosen["cost"], chosen["loss"] - best["loss"]
-        return (
-            f"{taken} The best way to keep more here, {best['label']}, would lower the loss by {gain:.3g} for "
-            f"{extra:,} more weights, {gain / extra * 1e5:.2g} per 100,000. {_WHOLE}"
-        )
-    if smaller:
-        least = min(smaller, key=lambda o: (o["loss"] - chosen["loss"]) / (chosen["cost"] - o["cost"]))
-        rise, saved = least["loss"] - chosen["loss"], chosen["cost"] - least["cost"]
-        change = f"raise the loss by {rise:.3g}" if rise > 0 else f"lower the loss by {-rise:.3g}"
-        return (
-            f"{taken} The cheapest way to keep less here, {least['label']}, would {change} and save {saved:,} weights. "
-            f"{_WHOLE}"
-        )
-    return f"{taken} There was no other option."
-
-
-def option_table(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The options by falling cost, each with whether it was chosen."""
-    rows = [{**option, "chosen": place == table["chosen"]} for place, option in enumerate(table["options"])]
-    return sorted(rows, key=lambda option: -option["cost"])

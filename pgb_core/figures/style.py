@@ -10,18 +10,18 @@ SIGNED = ["#08407e", "#2f7ab5", "#9ccae1", "#f4f4f2", "#f9b780", "#d9662b", "#7f
 """Blue, neutral, orange: told apart with every common color blindness; zero is in the middle."""
 RISING = "Cividis"
 DENSITY = ["#d6ebf2", "#8ac6da", "#3d97b4", "#1f6f8b", "#0f4a60"]
-KINDS = {"attention": "#2f7ab5", "feed_forward": "#d9662b"}
 METHODS = {
-    "pgb": "#2f7ab5",
-    "pgb-mixed": "#0a9a73",
-    "structured": "#d9662b",
-    "pgb-paper": "#7b6aa8",
-    "magnitude": "#8d979e",
-    "heads-neurons": "#c9a227",
-    "kwon": "#c2478e",
-    "kprune": "#6b3a2a",
+    "pgb": ("#2f7ab5", "circle"),
+    "pgb-mixed": ("#22c3e6", "square"),
+    "structured": ("#d9662b", "diamond"),
+    "pgb-paper": ("#5a14a8", "pentagon"),
+    "magnitude": ("#a39f86", "x"),
+    "heads-neurons": ("#f5c000", "triangle-up"),
+    "kwon": ("#8f1010", "triangle-down"),
+    "kprune": ("#b83fe8", "cross"),
 }
-OTHER = "#55606a"
+"""Color and marker symbol of each method: any two colors are told apart with every common color blindness."""
+OTHER = ("#7b6aa8", "circle")
 DENSE = "#5d6b75"
 OUTLINE = "#0a9a73"
 """Group outlines: visible on light and dark ground and between blue and orange."""

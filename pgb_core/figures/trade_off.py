@@ -64,7 +64,10 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 
 
 def trade_off_chart(points: Sequence[Point], cost: str, metric: str) -> go.Figure:
-    """Score against cost with standard errors; each point carries its run's id as customdata."""
+    """Score against cost with standard errors; each point carries its run's id as customdata.
+
+    Every method has its own color and symbol; after recovery the symbol is open.
+    """
     figure = go.Figure()
     front = pareto_front(points)
     figure.add_trace(
@@ -77,9 +80,10 @@ def trade_off_chart(points: Sequence[Point], cost: str, metric: str) -> go.Figur
             hoverinfo="skip",
         )
     )
-    for name, members in _families(points).items():
-        method = members[0].method
-        color = DENSE if method == "dense" else METHODS.get(method, OTHER)
+    families = _families(points)
+    for name, members in families.items():
+        method, recovered = members[0].method, members[0].recovered
+        color, symbol = (DENSE, "star") if method == "dense" else METHODS.get(method, OTHER)
         figure.add_trace(
             go.Scatter(
                 x=[p.cost for p in members],
@@ -87,20 +91,22 @@ def trade_off_chart(points: Sequence[Point], cost: str, metric: str) -> go.Figur
                 error_y={"type": "data", "array": [100 * p.error for p in members], "thickness": 1.2, "width": 4},
                 mode="markers",
                 name=name,
+                legendgroup=method,
+                showlegend=not recovered or method not in families,  # one entry per method: a legend has little room
                 customdata=[[p.run or "", 100 * p.sparsity] for p in members],
                 marker={
                     "size": 15 if method == "dense" else 12,
-                    "symbol": "star" if method == "dense" else "diamond" if members[0].recovered else "circle",
+                    "symbol": f"{symbol}-open" if recovered else symbol,
                     "color": color,
-                    "line": {"color": "white", "width": 1},
+                    "line": {"width": 2.5} if recovered else {"color": "white", "width": 1},
                 },
                 hovertemplate=f"<b>{name}</b><br>%{{customdata[1]:.1f}}% removed<br>{metric} %{{y:.2f}}% "
                 f"(standard error %{{error_y.array:.2f}})<br>{COSTS[cost][0]}: %{{x:.4~g}}<extra></extra>",
                 unselected={"marker": {"opacity": 1}},
             )
         )
-    frame(figure, height=460, x=COSTS[cost][0], y=f"{metric}, %", legend=True)
-    figure.update_layout(margin={"t": 60})
+    frame(figure, height=500, x=COSTS[cost][0], y=f"{metric}, %", legend=True)
+    figure.update_layout(margin={"t": 60}, legend={"entrywidth": 110, "entrywidthmode": "pixels"})
     figure.update_xaxes(rangemode="tozero")
     return figure
 
@@ -123,8 +129,9 @@ def trade_off_table(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def _families(points: Sequence[Point]) -> dict[str, list[Point]]:
+    order = ["dense", *METHODS]
     families: dict[str, list[Point]] = {}
-    for p in points:
+    for p in sorted(points, key=lambda p: order.index(p.method) if p.method in order else len(order)):
         families.setdefault(p.method + (" + recovery" if p.recovered else ""), []).append(p)
     return families
 

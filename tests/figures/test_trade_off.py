@@ -87,3 +87,25 @@ def test_chart_links_each_point_to_its_run_and_table_agrees() -> None:
     assert list(figure.data[2].error_y.array) == pytest.approx([2.0])
     assert [(row["run"], row["front"]) for row in trade_off.trade_off_table(shown)] == [("", True), ("a", True)]
     assert len(figure.to_json()) <= 1_000_000
+
+
+def test_a_method_has_one_legend_entry_and_open_symbols_after_recovery() -> None:
+    shown = [
+        Point(None, "dense", 0.0, False, 2.0, 0.97, 0.01),
+        Point("a", "kwon", 0.5, False, 1.0, 0.9, 0.01),
+        Point("b", "pgb", 0.5, False, 1.0, 0.95, 0.01),
+        Point("c", "pgb", 0.5, True, 1.0, 0.96, 0.01),
+        Point("d", "kprune", 0.5, True, 1.0, 0.96, 0.01),
+        Point("e", "of later", 0.5, False, 1.0, 0.96, 0.01),
+    ]
+    _, *traces = trade_off.trade_off_chart(shown, "flops", "accuracy").data
+    assert [(trace.name, trace.showlegend) for trace in traces] == [
+        ("dense", True),
+        ("pgb", True),
+        ("pgb + recovery", False),
+        ("kwon", True),
+        ("kprune + recovery", True),
+        ("of later", True),
+    ]
+    assert traces[1].marker.color == traces[2].marker.color
+    assert [trace.marker.symbol for trace in traces[1:3]] == ["circle", "circle-open"]

@@ -3,7 +3,10 @@ from pathlib import Path
 import pytest
 
 from pgb_core import store
+from pgb_core.figures.options import closest
 from pgb_core.settings import get_settings
+from pgb_core.spec import BASELINES
+from pgb_core.what_if import rate
 from tests.pages.visit import charts, healthy, query, visit, words
 from tests.sample_run import make_sample_run
 
@@ -56,6 +59,46 @@ def test_a_bad_query_gets_a_friendly_line_and_the_page_all_the_same(run: Path, k
     assert len(charts(app)) == 2
 
 
-def test_a_missing_option_table_gets_one_line(run: Path) -> None:
+def test_a_missing_option_table_gets_one_line_and_the_network(run: Path) -> None:
     (run / "options.json").unlink()
-    assert "options.json" in visit("layers").error[0].value
+    app = visit("layers")
+    assert "options.json" in app.error[0].value
+    assert len(charts(app)) == 1
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_method_without_options_shows_the_network_and_says_why_there_is_no_more(method: str) -> None:
+    make_sample_run(get_settings().runs_dir, method=method)
+    app = visit("layers")
+    assert f"{method} chooses by rules of its own" in app.info[0].value
+    assert [picture.alt[:19] for picture in charts(app)] == ["Bars for 4 sublayer"]
+    assert not app.error
+    assert "Chosen" not in words(app)
+
+
+def test_the_page_says_which_options_were_close(run: Path) -> None:
+    app = visit("layers", run=run.name, layer="1", kind="attention")
+    table = store.read_options(store.read_run(run))
+    network, options = (frame.value for frame in app.dataframe)
+    if "closest" not in network:
+        network, options = options, network
+    ratings = rate(table, "pgb")
+    assert network["closest"].tolist() == [closest(*pair) for pair in zip(table, ratings, strict=True)]
+    assert f"Closest: {network['closest'][0]}" in words(app)
+    assert options["chosen"].tolist() == [True] + [False] * (len(options) - 1)
+    assert options["close"].sum() == sum(r.close and r.allowed for r in ratings[0])
+    barred = [o["label"] for o in table[0]["options"] if "pgb" not in o["methods"]]
+    assert set(options["label"][~options["allowed"]]) == set(barred) != set()
+
+
+def test_a_run_of_the_first_version_is_shown_as_well(run: Path) -> None:
+    tables = store.read_json(run / "options.json")
+    for table in tables["sublayers"]:
+        kept = [(n, o) for n, o in enumerate(table["options"]) if "pgb" in o["methods"]]
+        table["chosen"] = next(place for place, (n, _) in enumerate(kept) if n == table["chosen"])
+        names = ("label", "groups", "units", "cost", "density", "loss")
+        table["options"] = [{name: o[name] for name in names} for _, o in kept]
+    store.write_json(run / "options.json", tables)
+    app = visit("layers", run=run.name)
+    assert len(charts(app)) == 2
+    assert "Closest: " in words(app)

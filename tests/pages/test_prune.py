@@ -13,7 +13,7 @@ from pgb_core import demo, jobs, store
 from pgb_core.corpora import CORPORA
 from pgb_core.errors import JobRejected
 from pgb_core.settings import get_settings
-from pgb_core.spec import PruneSpec
+from pgb_core.spec import BASELINES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
 from tests.pages.visit import APP, TIMEOUT, charts, healthy, query, visit, words
 from tests.sample_run import make_sample_run, make_unfinished_run
@@ -82,13 +82,71 @@ def test_one_click_submits_what_the_form_says(submitted: list[PruneSpec]) -> Non
     app.slider(key="sparsity").set_value(75)
     app.number_input(key="recover_epochs").set_value(2)
     app.number_input(key="max_length").set_value(64)
-    app.radio(key="method").set_value("structured")
+    app.selectbox(key="method").set_value("structured")
     press(app, "Prune")
     expected = PruneSpec(
         "demo", "bbc-news", 0.75, method="structured", recover_epochs=2, max_length=64, device=submitted[0].device
     )
     assert submitted == [expected]
     assert query(app, "run") == store.list_runs(get_settings().runs_dir)[0].id
+
+
+def test_every_method_is_offered_with_its_sentence() -> None:
+    app = visit("prune")
+    assert len(set(app.selectbox(key="method").options)) == len(METHODS)
+    for method, sentence in METHODS.items():
+        app.selectbox(key="method").set_value(method).run()
+        assert sentence in [caption.value for caption in healthy(app).caption]
+
+
+def test_constraints_are_chosen_in_words_and_layers_count_from_one(submitted: list[PruneSpec]) -> None:
+    app = visit("prune")
+    app.segmented_control(key="budget").set_value("flops")
+    app.number_input(key="min_groups").set_value(2)
+    app.number_input(key="max_groups").set_value(4)
+    pins = app.multiselect(key="pins_6")
+    assert (pins.options[0], len(pins.options)) == ("Layer 1 attention", 12)
+    pins.set_value(["3.attention", "0.feed_forward"]).run()
+    app.slider(key="sparsity").set_value(60)
+    assert "FLOPs" in healthy(app).slider(key="sparsity").label
+    heads = next(box for box in app.number_input if box.label == "Layer 4 attention: fewest heads")
+    heads.set_value(4)
+    press(app, "Prune")
+    (spec,) = submitted
+    assert (spec.budget, spec.min_groups, spec.max_groups, spec.sparsity) == ("flops", 2, 4, 0.6)
+    assert spec.pins == ("0.feed_forward", "3.attention:4")
+
+
+def test_what_cannot_be_meant_is_told_in_one_sentence(submitted: list[PruneSpec]) -> None:
+    app = visit("prune")
+    app.number_input(key="min_groups").set_value(6)
+    app.number_input(key="max_groups").set_value(3)
+    press(app, "Prune")
+    assert app.error[0].value == "This cannot be run: max groups 3 must be at least 6."
+    assert submitted == []
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_methods_of_others_take_no_constraints(submitted: list[PruneSpec], method: str) -> None:
+    app = visit("prune")
+    app.segmented_control(key="budget").set_value("flops")
+    app.number_input(key="max_groups").set_value(3)
+    app.multiselect(key="pins_6").set_value(["0.attention"]).run()
+    app.selectbox(key="method").set_value(method).run()
+    assert [box.label for box in healthy(app).multiselect] == []
+    press(app, "Prune")
+    (spec,) = submitted
+    assert (spec.method, spec.max_groups, spec.pins) == (method, None, ())
+    assert spec.budget == ("weights" if method == "magnitude" else "flops")
+
+
+def test_only_what_a_checkpoint_has_can_be_pinned() -> None:
+    make_tiny_checkpoint(get_settings().models_dir / "tiny", train=False)
+    app = visit("prune")
+    app.selectbox(key="checkpoint").set_value("tiny").run()
+    app.multiselect(key="pins_2").set_value(["1.attention"]).run()
+    heads = next(box for box in healthy(app).number_input if box.label == "Layer 2 attention: fewest heads")
+    assert (heads.min, heads.max) == (1, 4)
 
 
 def test_a_full_server_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,9 +329,57 @@ def test_a_result_shows_score_size_and_speed(recovered: bool, latency: bool) -> 
     assert metrics["Weights removed"] == f"{100 * result['sparsity']['achieved']:.1f}%"
     assert ("Speed-up" in metrics) == latency
     assert ("not measured" in words(app)) != latency
-    assert len(charts(app)) == 1
+    assert len(charts(app)) == 2 + recovered
     assert ("After recovery" in charts(app)[0].alt) == recovered
     assert len(app.dataframe[0].value) == 3 + recovered
+
+
+def test_a_result_shows_what_the_other_methods_tables_predict() -> None:
+    run = make_sample_run(get_settings().runs_dir, method="structured")
+    app = visit("prune", run=run.name)
+    table = next(frame.value for frame in app.dataframe if "ratio" in frame.value)
+    assert table["method"].tolist() == ["pgb", "pgb-mixed", "structured"]
+    assert table["ratio"].tolist() == pytest.approx([1.1, 0.8, 1.0])
+    assert "pgb-mixed is predicted best" in words(app)
+    assert "pgb-mixed 80%" in charts(app)[1].alt
+
+
+@pytest.mark.parametrize("method", ["pgb-paper", *BASELINES])
+def test_a_method_with_a_table_of_its_own_or_none_says_that_there_is_nothing_to_compare(method: str) -> None:
+    app = visit("prune", run=make_sample_run(get_settings().runs_dir, method=method).name)
+    assert "What the other methods' tables predict" in words(app)
+    assert method in words(app)
+    assert len(charts(app)) == 1
+
+
+def test_a_recovery_shows_its_looks_and_which_state_was_kept() -> None:
+    run = make_sample_run(get_settings().runs_dir, recovered=True)
+    app = visit("prune", run=run.name)
+    table = next(frame.value for frame in app.dataframe if "dev_score" in frame.value)
+    assert table["kept"].tolist() == [False, False, True, False, False]
+    assert "the state after 1 epochs was kept" in charts(app)[2].alt
+    assert "168 training examples were set aside" in words(app)
+
+
+def test_a_result_of_the_first_version_is_shown_as_well() -> None:
+    run = make_sample_run(get_settings().runs_dir, recovered=True)
+    result = store.read_json(run / "result.json")
+    store.write_json(run / "result.json", {k: v for k, v in result.items() if k not in ("predictions", "recovery")})
+    app = visit("prune", run=run.name)
+    assert len(charts(app)) == 1
+    assert "predict" not in words(app)
+
+
+def test_a_target_in_flops_is_told_as_such_and_pins_in_words() -> None:
+    run = make_sample_run(get_settings().runs_dir)
+    spec = {**store.read_json(run / "spec.json"), "budget": "flops", "pins": ["1.attention:2"]}
+    store.write_json(run / "spec.json", spec)
+    app = visit("prune", run=run.name)
+    metric = next(metric for metric in app.metric if metric.label == "Weights removed")
+    assert metric.delta == "target 50.0% of FLOPs"
+    assert "50% of FLOPs removed" in words(app)
+    settings = {row[0]: row[1] for table in app.table for row in table.value.to_numpy().tolist()}
+    assert settings["never dropped"] == "layer 2 attention, 2 heads"
 
 
 @pytest.mark.parametrize("value", ["nonsense", "20200101-000000-000000", "../..", ""])
