@@ -1,6 +1,6 @@
 """What pruning costs a BERT of base size, against one forward and backward pass of training over its calibration text.
 
-    python -m benchmarks.cost [--layers 2] [--samples 192] [--threads 1] [--part pass score grouping tables refit resolve]
+    python -m benchmarks.cost [--layers 2] [--samples 192] [--threads 1] [--part PART ...]
 
 The model has the shape of BERT-base and random weights, the texts are random tokens, 1,024 samples of 128: times do not
 depend on the values, so nothing is downloaded. Only `--layers` of the 12 layers are built and only `--samples` of the

@@ -125,9 +125,10 @@ def price_untied(
         def inner(done: int, total: int, message: str = "", i: int = i, name: str = sub.name) -> None:
             step(i * total + done, len(sublayers) * total, f"pricing the {name}, {message}")
 
-        tables.append(_table(sub, stats, matrices, sample_of(sub, fit_states), sample_of(sub, test_states), inner))
+        samples = sample_of(sub, fit_states), sample_of(sub, test_states)
+        tables.append(_table(sub, stats, matrices, *samples, inner))
         whole = cut(sub, untouched_layout(sub.shape))
-        fit_states, test_states = (advance(sub, whole, states) for states in (fit_states, test_states))
+        fit_states, test_states = (advance(sub, whole, sample.states, sample.outputs) for sample in samples)
     return tables
 
 

@@ -51,7 +51,7 @@ def test_the_price_of_dropping_is_the_weighted_variance_of_the_output(network: N
     states = advance(
         network.sublayers[0], cut(network.sublayers[0], untouched_layout(network.sublayers[0].shape)), states
     )
-    outputs = torch.cat(list(sample_of(sub, states).targets)).double()
+    outputs = torch.cat([target for _, target in sample_of(sub, states).targets()]).double()
     weights = torch.cat([s.weights_of(stats.weights.exit) for s in states]).double()
     mean = weights @ outputs / weights.sum()
     variance = weights @ (outputs - mean).square() / weights.sum()
