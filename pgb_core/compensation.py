@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pgb_core.architectures import Sublayer, attention_mask, embed
 from pgb_core.batching import Batch
 from pgb_core.grouped import Constant, PrunedSublayer, cut, on, stacked_entry
-from pgb_core.importance import TokenWeights, with_constant
+from pgb_core.importance import GramSum, TokenWeights
 from pgb_core.layout import Block, Layout
 from pgb_core.least_squares import ridge
 from pgb_core.progress import Step, silent
@@ -40,9 +40,13 @@ class States:
     mask: Tensor | None
     """For `Sublayer.mix`."""
 
+    def on_real(self, x: Tensor) -> Tensor:
+        """(B, L, .) -> (T, .), real tokens only; copied only if there are others."""
+        return x.flatten(0, 1) if self.mask is None else x[self.real]
+
     def weights_of(self, weights: Tensor) -> Tensor:
         """(T,) weights of the real tokens among those of all samples, (samples, L)."""
-        return weights[self.samples, : self.real.shape[1]][self.real]
+        return self.on_real(weights[self.samples, : self.real.shape[1]])
 
 
 @torch.no_grad()
@@ -81,35 +85,66 @@ def compensate(
         def inner(done: int, total: int, message: str = "", i: int = i, sub: Sublayer = sub) -> None:
             step(i * total + done, len(sublayers) * total, f"refitting the {sub.name}")
 
+        outputs = dense_outputs(sub, states)
         if drifted:
-            refit(sub, pruned, states, tokens, step=inner)
-        states = advance(sub, pruned, states, step=inner)
+            refit(sub, pruned, states, tokens, outputs, step=inner)
+        states = advance(sub, pruned, states, outputs, step=inner)
         refitted.append(pruned)
     return refitted
 
 
+@torch.no_grad()
+def dense_outputs(sub: Sublayer, states: Sequence[States]) -> list[Tensor]:
+    """(B, L, hidden) per batch: what the dense sublayer gives, before residual and LayerNorm."""
+    return [sub.exit(sub.hidden(state.dense, state.mask)) for state in states]
+
+
 def refit(
-    sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], weights: TokenWeights, *, step: Step = silent
+    sub: Sublayer,
+    pruned: PrunedSublayer,
+    states: Sequence[States],
+    weights: TokenWeights,
+    outputs: Sequence[Tensor] | None = None,
+    *,
+    step: Step = silent,
 ) -> None:
-    """Refit one sublayer in place: the entry matrices, then, on what they give, the exit."""
+    """Refit one sublayer in place: the entry matrices, then, on what they give, the exit.
+
+    Args:
+        outputs: `dense_outputs`, where they are known.
+    """
+    outputs = dense_outputs(sub, states) if outputs is None else outputs
     total = 3 * len(states)
     if pruned.entry is not None:
         gram, cross = entry_sums(sub, states, weights.entry, step)
         refit_entry(sub, pruned, gram, cross)
     sums = ExitSums(pruned.layout, sub.exit.weight.device)
-    for n, state in enumerate(states):
-        target = sub.exit(sub.hidden(state.dense, state.mask)) + state.dense - state.pruned
+    for n, (state, output) in enumerate(zip(states, outputs, strict=True)):
+        target = output + state.dense - state.pruned
         hidden = pruned.hidden(state.pruned, state.mask)
-        sums.add(hidden[state.real], target[state.real], state.weights_of(weights.exit))
+        sums.add(state.on_real(hidden), state.on_real(target), state.weights_of(weights.exit))
         step(len(states) + n, total)
     refit_exit(sub, pruned, sums)
 
 
-def advance(sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], *, step: Step = silent) -> list[States]:
-    """What the next sublayer reads. Where both models still agree, they share one tensor."""
+@torch.no_grad()
+def advance(
+    sub: Sublayer,
+    pruned: PrunedSublayer,
+    states: Sequence[States],
+    outputs: Sequence[Tensor] | None = None,
+    *,
+    step: Step = silent,
+) -> list[States]:
+    """What the next sublayer reads. Where both models still agree, they share one tensor.
+
+    Args:
+        outputs: `dense_outputs`, where they are known.
+    """
+    outputs = dense_outputs(sub, states) if outputs is None else outputs
     following: list[States] = []
-    for n, state in enumerate(states):
-        dense = sub.norm(state.dense + sub.exit(sub.hidden(state.dense, state.mask)))
+    for n, (state, output) in enumerate(zip(states, outputs, strict=True)):
+        dense = sub.norm(state.dense + output)
         same = state.pruned is state.dense and pruned.layout.untouched
         after = dense if same else sub.norm(state.pruned + pruned(state.pruned, state.mask))
         following.append(replace(state, dense=dense, pruned=after))
@@ -122,15 +157,19 @@ def advance(sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], *, 
 
 def entry_sums(sub: Sublayer, states: Sequence[States], weights: Tensor, step: Step = silent) -> tuple[Tensor, Tensor]:
     """(hidden + 1, hidden + 1) weighted sums over tokens of x' x'^T and x x'^T: x dense, x' pruned, with a constant."""
-    size, device = sub.shape.hidden + 1, sub.exit.weight.device
-    gram, cross = torch.zeros(size, size, device=device), torch.zeros(size, size, device=device)
+    hidden, device = sub.shape.hidden, sub.exit.weight.device
+    gram, product = GramSum(hidden, device), torch.zeros(hidden, hidden, device=device)
+    total = torch.zeros(hidden, device=device)
     for n, state in enumerate(states):
-        pruned = with_constant(state.pruned[state.real])
-        weighted = pruned * state.weights_of(weights)[:, None]
-        gram.addmm_(pruned.T, weighted)
-        cross.addmm_(with_constant(state.dense[state.real]).T, weighted)
+        dense, pruned, counted = state.on_real(state.dense), state.on_real(state.pruned), state.weights_of(weights)
+        gram.add(pruned, counted)
+        product.addmm_(dense.T, pruned * counted[:, None])
+        total += counted @ dense
         step(n, 3 * len(states))
-    return gram, cross
+    square = gram.total()
+    cross = square.clone()  # the constant's row is the same
+    cross[:-1, :-1], cross[:-1, -1] = product, total
+    return square, cross
 
 
 class ExitSums:
@@ -143,10 +182,8 @@ class ExitSums:
         self.gather = None if plan.gather is None else torch.from_numpy(plan.gather).to(device)
         self.order = torch.from_numpy(plan.order).to(device)
         """(hidden,) outputs in the order of the groups, those in no group last"""
-        self.grams = [torch.zeros(k + 1, k + 1, device=device) for k in self.inputs]
-        """(k + 1, k + 1) per group, of z z^T"""
-        self.crosses = [torch.zeros(r, k + 1, device=device) for r, k in zip(self.outputs, self.inputs, strict=True)]
-        """(r, k + 1) per group, of y z^T"""
+        self._grams = [GramSum(k, device) for k in self.inputs]
+        self._products = [torch.zeros(r, k, device=device) for r, k in zip(self.outputs, self.inputs, strict=True)]
         self.total = torch.zeros(layout.shape.hidden, device=device)
         """(hidden,) of y, in `order`"""
         self.weight = torch.zeros((), device=device)
@@ -156,16 +193,26 @@ class ExitSums:
         target = target.index_select(1, self.order) * weights[:, None]
         self.total += target.sum(dim=0)
         self.weight += weights.sum()
-        if not self.grams:
+        if not self.inputs:
             return
         if self.gather is not None:
             hidden = hidden.index_select(1, self.gather)
         rest = len(self.order) - sum(self.outputs)
         pieces = zip(hidden.split(self.inputs, dim=1), target.split([*self.outputs, rest], dim=1), strict=False)
-        for gram, cross, (z, y) in zip(self.grams, self.crosses, pieces, strict=True):
-            z = with_constant(z)
-            gram.addmm_((z * weights[:, None]).T, z)
-            cross.addmm_(y.T, z)
+        for gram, product, (z, y) in zip(self._grams, self._products, pieces, strict=True):
+            gram.add(z, weights)
+            product.addmm_(y.T, z)
+
+    @property
+    def grams(self) -> list[Tensor]:
+        """(k + 1, k + 1) per group, of z z^T"""
+        return [gram.total() for gram in self._grams]
+
+    @property
+    def crosses(self) -> list[Tensor]:
+        """(r, k + 1) per group, of y z^T"""
+        sums = self.total.split([*self.outputs, len(self.order) - sum(self.outputs)])
+        return [torch.cat([p, y[:, None]], dim=1) for p, y in zip(self._products, sums, strict=False)]
 
 
 # --- solving -------------------------------------------------------------------------------------------------------

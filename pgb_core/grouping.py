@@ -63,7 +63,7 @@ def group(
             f"{len(shares)} groups do not fit {scores.shape[0]} units and sections of {min(sections)} columns."
         )
     first = [columns] if columns is not None else []
-    first += [_START[name](scores, shares, sections, np.random.default_rng(seed)) for name in starts]
+    first += [start_columns(name, scores, shares, sections, seed) for name in starts]
     candidates = [_alternate(scores, shares, sections, start, rounds) for start in first]
     return max(candidates, key=lambda grouping: grouping.kept)
 
@@ -217,6 +217,13 @@ def one_hot(labels: IntArray, groups: int) -> FloatArray:
 
 
 # --- starts: each gives the columns' groups ------------------------------------------------------------------------
+
+
+def start_columns(
+    name: str, scores: FloatArray, shares: Sequence[float], sections: Sequence[int], seed: int = 0
+) -> IntArray:
+    """(columns,) groups of the columns from which the alternation begins; `name` is one of `STARTS`."""
+    return _START[name](scores, shares, sections, np.random.default_rng(seed))
 
 
 def _random(scores: FloatArray, shares: Sequence[float], sections: Sequence[int], rng: np.random.Generator) -> IntArray:

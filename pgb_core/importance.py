@@ -18,6 +18,8 @@ FLOOR = 0.02
 """Least weight of a token, relative to the mean: keeps Gram matrices solvable."""
 DAMPING = 1e-3
 """Added to a Gram matrix's diagonal before it is inverted, relative to the mean of the diagonal."""
+_GRAM_BLOCK = 192
+"""Rows of a Gram matrix that are summed at once, from the diagonal on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +61,47 @@ class SublayerStatistics:
         return self.exit_metric.diagonal()
 
 
+class GramSum:
+    """Running sum_t w_t x_t x_t^T of inputs x, a constant 1 appended, for the bias.
+
+    The constant's row is kept apart, as products of an odd width take half as long again, and only what is not the
+    mirror image of something else is summed.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self._square = torch.zeros(size, size, device=device)
+        self._sum = torch.zeros(size, device=device)
+        self._weight = torch.zeros((), device=device)
+
+    def add(self, x: Tensor, weights: Tensor) -> None:
+        """Count inputs (T, size) with their weights (T,)."""
+        weighted = x * weights[:, None]
+        for start in range(0, x.shape[1], _GRAM_BLOCK):
+            rows = slice(start, start + _GRAM_BLOCK)
+            self._square[rows, start:].addmm_(weighted[:, rows].T, x[:, start:])
+        self._sum += weighted.sum(dim=0)
+        self._weight += weights.sum()
+
+    def total(self) -> Tensor:
+        """(size + 1, size + 1), the constant last."""
+        size = len(self._square)
+        gram = self._square.new_empty(size + 1, size + 1)
+        gram[:-1, :-1] = self._square.triu() + self._square.triu(1).T
+        gram[-1, :-1] = gram[:-1, -1] = self._sum
+        gram[-1, -1] = self._weight
+        return gram
+
+    def mean(self) -> Tensor:
+        """The total over the sum of the weights."""
+        return self.total() / self._weight
+
+
 class _Sums:
     """Running sums of one sublayer."""
 
     def __init__(self, sub: Sublayer, samples: int, length: int, fisher: bool) -> None:
         device, shape = sub.exit.weight.device, sub.shape
-        self.entry_gram = torch.zeros(shape.hidden + 1, shape.hidden + 1, device=device)
-        self.exit_gram = torch.zeros(shape.inner + 1, shape.inner + 1, device=device)
+        self.entry_gram, self.exit_gram = GramSum(shape.hidden, device), GramSum(shape.inner, device)
         self.sensitivity = [torch.zeros(m.out_features, device=device) for m in sub.entries]
         self.metric = torch.zeros(shape.hidden, shape.hidden, device=device)
         self.weights = TokenWeights(*torch.zeros(2, samples, length, device=device))
@@ -78,9 +114,9 @@ class _Sums:
         exit_weights = token_weights(gradients[-1:], real)
         self.weights.entry[samples, : real.shape[1]] = entry_weights
         self.weights.exit[samples, : real.shape[1]] = exit_weights
-        add_gram(self.entry_gram, inputs[0][real], entry_weights[real])
+        self.entry_gram.add(inputs[0][real], entry_weights[real])
         thinned = real & (samples % exit_every == 0)[:, None]
-        add_gram(self.exit_gram, inputs[1][thinned], exit_weights[thinned])
+        self.exit_gram.add(inputs[1][thinned], exit_weights[thinned])
         for total, gradient in zip(self.sensitivity, gradients, strict=False):
             total += gradient[real].square().sum(dim=0)
         last = gradients[-1][real]
@@ -94,8 +130,8 @@ class _Sums:
 
     def means(self, tokens: int, samples: int) -> SublayerStatistics:
         return SublayerStatistics(
-            self.entry_gram / self.entry_gram[-1, -1],  # the constant's square: the sum of the weights
-            self.exit_gram / self.exit_gram[-1, -1],
+            self.entry_gram.mean(),
+            self.exit_gram.mean(),
             self.weights,
             tuple(total / tokens for total in self.sensitivity),
             self.metric / tokens,
@@ -108,12 +144,6 @@ def token_weights(gradients: Sequence[Tensor], real: Tensor) -> Tensor:
     length = torch.stack([g.square().sum(dim=-1) for g in gradients]).sum(dim=0).sqrt() * real
     share = length / length.sum(dim=1, keepdim=True).clamp_min(torch.finfo(length.dtype).tiny)
     return share + FLOOR * real / real.sum(dim=1, keepdim=True)
-
-
-def add_gram(total: Tensor, x: Tensor, weights: Tensor) -> None:
-    """Add sum_t w_t x_t x_t^T, a constant 1 appended to x, (T, M), to `total`, (M + 1, M + 1)."""
-    x = with_constant(x)
-    total.addmm_((x * weights[:, None]).T, x)
 
 
 def collect_statistics(
@@ -221,11 +251,6 @@ def damped(gram: Tensor, damping: float = DAMPING) -> Tensor:
 def solve_dtype(device: torch.device) -> torch.dtype:
     """Float64 where it costs little, float32 on a GPU."""
     return torch.float32 if device.type == "cuda" else torch.float64
-
-
-def with_constant(x: Tensor) -> Tensor:
-    """(T, M) -> (T, M + 1): a 1 appended to every input, so that the bias is one more weight."""
-    return torch.cat([x, x.new_ones(len(x), 1)], dim=1)
 
 
 def elimination_order(

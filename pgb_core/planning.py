@@ -76,7 +76,7 @@ def score(
         sublayers,
         list(batches(calibration, BATCH)),
         len(calibration),
-        exit_every=_exit_every(calibration, sublayers),
+        exit_every=exit_every(sum(len(example.input_ids) for example in calibration), len(calibration), sublayers),
         fisher=importance == "fisher",
         seed=seed,
         step=step,
@@ -85,11 +85,10 @@ def score(
     return Scores(model, sublayers, calibration, statistics, found)
 
 
-def _exit_every(calibration: Sequence[Example], sublayers: Sequence[Sublayer]) -> int:
+def exit_every(tokens: int, samples: int, sublayers: Sequence[Sublayer]) -> int:
     """One in how many samples makes `GRAM_TOKENS` tokens for each row of the largest Gram matrix."""
-    tokens = sum(len(example.input_ids) for example in calibration)
     wanted = GRAM_TOKENS * max(sub.shape.inner for sub in sublayers)
-    return max(1, min(tokens // wanted, len(calibration) // 4))
+    return max(1, min(tokens // wanted, samples // 4))
 
 
 # --- methods with an option table ----------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Sample:
 @torch.no_grad()
 def sample_of(sub: Sublayer, states: Sequence[States]) -> Sample:
     """Run the dense `sub` on `states`."""
-    hidden = torch.cat([sub.hidden(s.dense, s.mask)[s.real] for s in states])
+    hidden = torch.cat([s.on_real(sub.hidden(s.dense, s.mask)) for s in states])
     return Sample(states, hidden, sub.exit(hidden))
 
 
@@ -86,8 +86,12 @@ class Market:
     sub: Sublayer
     statistics: SublayerStatistics
     fit: Sample
-    sums: ExitSums
-    """Of `fit`, for the whole exit."""
+    fit_weights: Tensor
+    """(T,)"""
+    gram: Tensor
+    """(inner + 1, inner + 1) of what the exit reads in `fit`"""
+    cross: Tensor
+    """(hidden, inner + 1) of what comes out and that"""
     test: Sample
     probe: Probe
 
@@ -98,14 +102,12 @@ def market_of(
 ) -> Market:
     """The market of `sub`, whose dense inputs are `fit` and `test`; `gradients` (K, T, hidden) of the latter."""
     fitted, tested = sample_of(sub, fit), sample_of(sub, test)
+    weights = torch.cat([state.weights_of(statistics.weights.exit) for state in fit])
     sums = ExitSums(untouched_layout(sub.shape), fitted.hidden.device)
-    sums.add(fitted.hidden, fitted.targets, _weights(statistics, fitted))
+    sums.add(fitted.hidden, fitted.targets, weights)
+    (gram,), (cross,) = sums.grams, sums.crosses
     _, texts = torch.unique(tested.texts(), return_inverse=True)
-    return Market(sub, statistics, fitted, sums, tested, Probe(gradients, texts))
-
-
-def _weights(statistics: SublayerStatistics, sample: Sample) -> Tensor:
-    return torch.cat([state.weights_of(statistics.weights.exit) for state in sample.states])
+    return Market(sub, statistics, fitted, weights, gram, cross, tested, Probe(gradients, texts))
 
 
 # --- one option ----------------------------------------------------------------------------------------------------
@@ -124,12 +126,11 @@ def price(market: Market, layout: Layout) -> float:
 @torch.no_grad()
 def price_rectangle(market: Market, layout: Layout) -> float:
     """Loss of keeping some heads or neurons whole, or none: what they give does not change, nothing has to be run."""
-    sub, sums = market.sub, market.sums
+    sub = market.sub
     columns = np.concatenate([*(block.columns for block in layout.exit_linear().blocks), [sub.shape.inner]])
-    kept = torch.from_numpy(columns.astype(np.int64)).to(sums.total.device)
+    kept = torch.from_numpy(columns.astype(np.int64)).to(market.gram.device)
     dense = torch.cat([sub.exit.weight, sub.exit.bias[:, None]], dim=1)  # (hidden, inner + 1)
-    (gram,), (cross,) = sums.grams, sums.crosses
-    solution = ridge(cross[:, kept], gram[kept][:, kept], dense[:, kept])
+    solution = ridge(market.cross[:, kept], market.gram[kept][:, kept], dense[:, kept])
     found = torch.addmm(solution[:, -1], market.test.hidden[:, kept[:-1]], solution[:, :-1].T)
     return market.probe.loss(found - market.test.targets)
 
@@ -146,10 +147,10 @@ def price_by_running(market: Market, layout: Layout) -> float:
     if layout.partial_entry:
         refit_entry(sub, pruned, stats.entry_gram, stats.entry_gram)
     sums = ExitSums(layout, sub.exit.weight.device)
-    hidden = torch.cat([pruned.hidden(s.dense, s.mask)[s.real] for s in market.fit.states])
-    sums.add(hidden, market.fit.targets, _weights(stats, market.fit))
+    hidden = torch.cat([s.on_real(pruned.hidden(s.dense, s.mask)) for s in market.fit.states])
+    sums.add(hidden, market.fit.targets, market.fit_weights)
     refit_exit(sub, pruned, sums)
-    found = torch.cat([pruned(s.dense, s.mask)[s.real] for s in market.test.states])
+    found = torch.cat([s.on_real(pruned(s.dense, s.mask)) for s in market.test.states])
     return market.probe.loss(found - market.test.targets)
 
 

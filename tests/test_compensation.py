@@ -15,7 +15,6 @@ from pgb_core.compensation import (
     refit,
     refit_entry,
     refit_exit,
-    with_constant,
 )
 from pgb_core.grouped import cut, install
 from pgb_core.layout import dropped_layout, rectangle_layout, untouched_layout
@@ -99,10 +98,6 @@ def test_keeping_everything_changes_nothing(network: Network) -> None:
     with torch.no_grad():
         for batch in network.batches:
             assert torch.equal(kept(**batch.inputs).logits, network.model(**batch.inputs).logits)
-
-
-def test_with_constant_appends_ones() -> None:
-    assert with_constant(torch.zeros(2, 1)).tolist() == [[0, 1], [0, 1]]
 
 
 # --- matrices that stand alone -------------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""What pruning costs a BERT of base size, against one forward and backward pass of training over its calibration text.
+
+    python -m benchmarks.cost [--layers 2] [--samples 192] [--threads 1] [--part PART ...]
+
+The model has the shape of BERT-base and random weights, the texts are random tokens, 1,024 samples of 128: times do not
+depend on the values, so nothing is downloaded. Only `--layers` of the 12 layers are built and only `--samples` of the
+samples are read; times are multiplied up. What does not grow with the samples (matrix inverses, solves in the refit)
+is then counted too often, so the refit comes out a little dearer than it is. `--layers 12 --samples 1024` measures it
+all, in an hour on two cores.
+
+Parts: `pass`, forward and backward with gradients for all parameters, batches of 32, measured before and after all
+others; `score`; `grouping`, the candidate layouts; `tables`, their prices; `refit` at the sparsities 0.5 and 0.88;
+`resolve`, the budget solved anew (not multiplied up by layers: see benchmarks/budget.py). Parts that others need run
+too. CPU seconds are those of all threads; take them where the machine does other work, with `--threads 1`, as threads
+that wait for each other count as well. Prints a Markdown table and writes OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from benchmarks.permutation import markdown
+from pgb_core import planning
+from pgb_core.architectures import encoder_sublayers
+from pgb_core.batching import Example, batches
+from pgb_core.importance import collect_statistics, matrix_importance
+
+LAYERS, SAMPLES, LENGTH, BATCH = 12, 1024, 128, 32
+SPARSITIES = (0.5, 0.88)
+METHOD = "pgb-mixed"
+NEEDS = {"grouping": ["score"], "tables": ["score", "grouping"], "refit": ["score", "grouping", "tables"]}
+NEEDS["resolve"] = NEEDS["refit"]
+PARTS = ("pass", "score", "grouping", "tables", "refit", "resolve")
+PASS_SAMPLES = 64
+
+
+class Clock:
+    """Seconds of each part, wall and CPU, for the whole model and all samples."""
+
+    def __init__(self, layers: int) -> None:
+        self.seconds: dict[str, dict[str, float]] = {}
+        self._layers = LAYERS / layers
+
+    @contextmanager
+    def part(self, name: str, samples: int | None = None) -> Iterator[None]:
+        """Adds to part `name` what happens inside; `samples`: how many were read, if the time grows with them."""
+        scale = self._layers * (SAMPLES / samples if samples else 1)
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        found = self.seconds.setdefault(name, {"wall": 0.0, "cpu": 0.0})
+        found["wall"] += scale * (time.perf_counter() - wall)
+        found["cpu"] += scale * (time.process_time() - cpu)
+
+
+def base_model(layers: int) -> BertForSequenceClassification:
+    """BERT-base with random weights and `layers` layers."""
+    torch.manual_seed(0)
+    return BertForSequenceClassification(BertConfig(num_hidden_layers=layers, num_labels=2)).eval()
+
+
+def random_examples(count: int) -> list[Example]:
+    """`count` texts of `LENGTH` random tokens."""
+    ids = np.random.default_rng(0).integers(1000, 30_000, (count, LENGTH))
+    return [Example(tuple(row), (0,) * LENGTH, n % 2) for n, row in enumerate(ids.tolist())]
+
+
+def training_pass(model: BertForSequenceClassification, examples: list[Example]) -> None:
+    """Forward and backward over `examples`, with gradients for all parameters."""
+    for batch in batches(examples, BATCH):
+        model(**batch.inputs, labels=batch.labels).loss.backward()
+    model.zero_grad()
+
+
+def scores_of(model: BertForSequenceClassification, examples: list[Example], clock: Clock) -> planning.Scores:
+    """As `planning.score`, with as large a part of the samples behind the exits' Gram matrices as all of them have."""
+    sublayers = encoder_sublayers(model)
+    every = planning.exit_every(SAMPLES * LENGTH, SAMPLES, sublayers)
+    with clock.part("score", len(examples)):
+        found = collect_statistics(
+            model, sublayers, list(batches(examples, planning.BATCH)), len(examples), exit_every=every
+        )
+    with clock.part("score"):
+        importance = [matrix_importance(sub, stats, "compensated") for sub, stats in zip(sublayers, found, strict=True)]
+    return planning.Scores(model, sublayers, examples, found, importance)
+
+
+def measure(layers: int, samples: int, parts: list[str]) -> dict[str, Any]:
+    """Seconds of the `parts` and of those that they need, and the milliseconds of a re-solve."""
+    wanted = {*parts, *(needed for part in parts for needed in NEEDS.get(part, []))}
+    clock, model, examples = Clock(layers), base_model(layers), random_examples(samples)
+
+    def one_pass() -> None:
+        if "pass" in wanted:
+            few = examples[:PASS_SAMPLES]
+            with clock.part("pass", 2 * len(few)):  # twice, before and after
+                training_pass(model, few)
+
+    training_pass(model, examples[:BATCH])  # warm up
+    one_pass()
+    resolve_ms = None
+    if "score" in wanted:
+        scores = scores_of(model, examples, clock)
+    if "grouping" in wanted:
+        with clock.part("grouping"):
+            candidates = planning.candidates_of(METHOD, scores)
+    if "tables" in wanted:
+        with clock.part("tables"):
+            tables = planning.tables_of(METHOD, scores, candidates)
+    for sparsity in SPARSITIES if "refit" in wanted else ():
+        choice = planning.choose_options(scores.sublayers, tables, METHOD, planning.Goal(sparsity))
+        layouts = [table[option].layout for table, option in zip(tables, choice.options, strict=True)]
+        print(sparsity, [layout.label for layout in layouts], flush=True)
+        with clock.part(f"refit {sparsity}", len(examples)):
+            scores.refit(layouts)
+    if "resolve" in wanted:
+        resolve_ms = _median_ms(
+            lambda: planning.choose_options(scores.sublayers, tables * 1, METHOD, planning.Goal(0.7))
+        )
+    one_pass()
+    return {
+        "layers": layers,
+        "samples": samples,
+        "threads": torch.get_num_threads(),
+        "seconds": clock.seconds,
+        "ratios": ratios(clock.seconds),
+        "resolve_ms": resolve_ms,
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def _median_ms(function: Callable[[], object], repeats: int = 11) -> float:
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times)
+
+
+def ratios(seconds: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Scores, tables and one refit, without and with the grouping, over the pass; where all were measured."""
+    found: dict[str, dict[str, float]] = {}
+    for sparsity in SPARSITIES:
+        parts = ["score", "tables", f"refit {sparsity}"]
+        if not {"pass", *parts} <= set(seconds):
+            continue
+        for more in ([], ["grouping"]):
+            found[" + ".join([*parts, *more])] = {
+                kind: sum(seconds[part][kind] for part in [*parts, *more]) / seconds["pass"][kind]
+                for kind in ("wall", "cpu")
+            }
+    return found
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=192)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cost.json"))
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    found = measure(given.layers, given.samples, given.part)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    rows = [["part", "seconds", "CPU seconds", "of the pass", "of its CPU time"]]
+    whole = found["seconds"].get("pass")
+    for name, took in found["seconds"].items():
+        shares = [f"{took[kind] / whole[kind]:.2f}" if whole else "" for kind in ("wall", "cpu")]
+        rows.append([name, f"{took['wall']:.0f}", f"{took['cpu']:.0f}", *shares])
+    rows += [[name, "", "", f"{r['wall']:.2f}", f"{r['cpu']:.2f}"] for name, r in found["ratios"].items()]
+    print(markdown(rows))
+    if found["resolve_ms"] is not None:
+        print(f"\nre-solve: {found['resolve_ms']:.1f} ms")
+    print(f"peak memory: {found['peak_memory_gb']:.1f} GB, of {found['layers']} layers and {found['samples']} samples")
+
+
+if __name__ == "__main__":
+    main()
