@@ -8,6 +8,7 @@ method (`least_squares.ridge`), which the source does not do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -41,9 +42,9 @@ def magnitude_layouts(
 
 
 def _largest(values: Tensor, share: float) -> Tensor:
-    """(n,) boolean, true for `share` of the (n,) values, to one: the largest."""
+    """(n,) boolean, true for `share` of the (n,) values, rounded down: the largest."""
     kept = torch.zeros_like(values, dtype=torch.bool)
-    kept[values.topk(round(share * len(values)), sorted=False).indices] = True
+    kept[values.topk(math.floor(share * len(values) + 1e-6), sorted=False).indices] = True
     return kept
 
 

@@ -18,7 +18,7 @@ from pgb_core.constraints import Constraints, Pin
 from pgb_core.errors import SpecError
 from pgb_core.grouped import cut, install
 from pgb_core.layout import SublayerShape, untouched_layout
-from pgb_core.options import GROUP_COUNTS, candidate_layouts, unit_counts
+from pgb_core.options import SPLITS, candidate_layouts, unit_counts
 from tests.network import Network
 
 Tables = tuple[list[list[int]], list[list[float]]]
@@ -132,7 +132,7 @@ def test_a_target_below_the_cheapest_choice_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("layers", "hidden", "heads", "inner"), [(6, 384, 12, 1536), (12, 768, 12, 3072)])
-@pytest.mark.parametrize("groups", [(1,), GROUP_COUNTS])
+@pytest.mark.parametrize("groups", [(1,), tuple(len(shares) for shares in SPLITS)])
 @given(seed=st.integers(0, 2**20), sparsity=st.floats(0.05, 0.97))
 def test_targets_are_met_within_half_a_point_on_real_shapes(
     layers: int, hidden: int, heads: int, inner: int, groups: tuple[int, ...], seed: int, sparsity: float
@@ -181,8 +181,7 @@ def offers() -> dict[str, list[Table]]:
         for shape in (SublayerShape("attention", 24, 12, 2), SublayerShape("feed_forward", 24, 48, 1)):
             scores = {name: torch.tensor(rng.random((shape.inner, 24))) for name in shape.matrices[:-1]}
             scores["output"] = torch.tensor(rng.random((24, shape.inner)))
-            layouts = candidate_layouts(shape, "pgb", scores, rng.permutation(shape.units))
-            layouts += candidate_layouts(shape, "structured", scores, rng.permutation(shape.units))[2:]
+            layouts = candidate_layouts(shape, scores, rng.permutation(shape.units))
             priced = [(layout, (1 - layout.density) ** 2 * rng.lognormal()) for layout in layouts]
             for unit, found in tables.items():
                 found.append(table_of(layer, priced, unit))

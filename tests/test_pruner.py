@@ -57,7 +57,7 @@ def test_the_result_follows_the_contract(finished: tuple[Path, Any, list[Progres
     assert json.loads((folder / "result.json").read_text()) == result
     assert {
         "schema", "method", "sparsity", "parameters", "flops", "bytes", "score", "latency", "seconds", "sublayers",
-        "environment",
+        "predictions", "recovery", "environment",
     } == result.keys()  # fmt: skip
     assert result["score"].keys() == {
         "metric", "dense", "masked", "compensated", "recovered", "samples", "standard_error"
@@ -141,7 +141,7 @@ def test_every_method_meets_its_target_within_one_option(
     if method not in BASELINES:  # the run did what its own table predicted
         achieved = result["predictions"][method]["sparsity"]
         assert result["sparsity"]["achieved"] == pytest.approx(achieved, abs=1e-9)
-    elif sparsity:
+    if method in ("pgb", "pgb-paper") and sparsity:
         assert any(m["groups"] != 1 for s in result["sublayers"] for m in s["matrices"])
 
 

@@ -26,7 +26,7 @@ from tests.network import Network, layouts_of_all_kinds, some_layouts
 @pytest.fixture(params=["tied", "mixed"])
 def saved(network: Network, tmp_path: Path, request: pytest.FixtureRequest) -> tuple[nn.Module, Path]:
     layouts = layouts_of_all_kinds(network)[request.param]
-    refitted = compensate(network.model, network.sublayers, layouts, network.batches)
+    refitted = compensate(network.model, network.sublayers, layouts, network.weights, network.batches)
     model = install(network.model, network.sublayers, refitted)
     pairs = [(sub.layer, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
     save_pruned(model, pairs, tmp_path / "model")
