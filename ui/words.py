@@ -19,7 +19,10 @@ PINS = (
     "Sublayers that are never dropped. For each you can say how many of its heads or neurons stay at least. "
     "Layers are counted from 1 here, from 0 by the command line's --pin."
 )
-IMPORTANCE = "How the loss of a weight is estimated, from one pass over the calibration samples."
+IMPORTANCE = (
+    "How the loss of a weight is estimated, from one pass over the calibration samples. Methods to compare with have "
+    "scores of their own; for them it only colors the Matrix page."
+)
 RECOVERY = "Ordinary training of the small model after pruning. 0 skips it: the refit alone is often enough below 75%."
 SEED = "Start of all random choices; on a CPU the same settings and seed give the same result."
 CALIBRATION = "Training examples from which the importance of weights is measured. More are slower and a little better."

@@ -41,7 +41,21 @@ def option_chart(table: Mapping[str, Any], ratings: Sequence[Rating]) -> go.Figu
     frame(figure, height=430, x="weights kept, % of the sublayer's", y="loss after the refit", legend=True)
     figure.update_layout(margin={"t": 60})
     figure.update_yaxes(rangemode="tozero", exponentformat="power")
+    if (top := _top(table)) is not None:
+        figure.update_yaxes(range=[-0.04 * top, top])
+        beyond = [option for option in table["options"] if option["loss"] > top]
+        note = "; ".join(f"{option['label']}: loss {option['loss']:.3g}" for option in beyond)
+        figure.add_annotation(
+            text=f"above the picture: {note}", xref="paper", yref="paper", x=1, y=1, xanchor="right", showarrow=False
+        )
     return figure
+
+
+def _top(table: Mapping[str, Any]) -> float | None:
+    """Where the axis of losses ends, if dropping loses so much more that the other options would lie on one line."""
+    kept = [option["loss"] for option in table["options"] if option["groups"] > 0]
+    shown = 1.2 * max([*kept, table["options"][table["chosen"]]["loss"]])
+    return shown if 0 < 2 * shown < max(option["loss"] for option in table["options"]) else None
 
 
 def _marks(name: str, members: Sequence[tuple[Mapping[str, Any], Rating]], *, open_: bool) -> go.Scatter:
@@ -133,15 +147,20 @@ def explain_closeness(table: Mapping[str, Any], ratings: Sequence[Rating]) -> st
     if place is None:
         return ""
     close = sum(r.allowed and r.close for n, r in enumerate(ratings) if n != table["chosen"])
-    count = f"{close} came" if close else "None came"
-    text = f"Closest: {closest(table, ratings)} of the total predicted loss. {count} within {CLOSE:.0%}."
-    if (ratings[place].regret or 0.0) < 0:
+    count = f"{close} option{'' if close == 1 else 's'}" if close else "no option"
+    regret = ratings[place].regret or 0.0
+    text = (
+        f"Closest: {table['options'][place]['label']}, with a regret of {regret_text(regret)} of the total predicted "
+        f"loss; {count} came within {CLOSE:.0%}."
+    )
+    if regret < 0:
         text += " Below zero means better by itself, but then the whole would miss the target."
     barred = [(r.regret, n) for n, r in enumerate(ratings) if not r.allowed and r.regret is not None]
-    if barred and min(barred)[0] < min(ratings[place].regret or 0.0, 0.0) - CLOSE:
-        regret, best = min(barred)
-        option = table["options"][best]
-        text += f" Not open to this run: {option['label']}, which would do better ({regret_text(regret)})."
+    if barred and min(barred)[0] < min(regret, 0.0) - CLOSE:
+        less, best = min(barred)
+        text += (
+            f" Not open to this run: {table['options'][best]['label']}, which would do better ({regret_text(less)})."
+        )
     return text
 
 

@@ -93,11 +93,22 @@ def test_what_the_run_may_not_choose_is_faint_and_says_why() -> None:
     assert sum(len(trace.x) for trace in others if trace.name not in ("chosen", "close")) == 4
 
 
+def test_dropping_that_loses_far_more_does_not_flatten_the_picture() -> None:
+    far = {**SHARED, "options": [option("dropped", 0, 60.0, 0), *SHARED["options"][1:]]}
+    layout = options.option_chart(far, rated(far)).layout
+    assert layout.yaxis.range[1] == pytest.approx(0.6)
+    assert "dropped: loss 60" in layout.annotations[0].text
+    for table in (SHARED, {**far, "chosen": 0}):
+        layout = options.option_chart(table, rated(table)).layout
+        assert layout.yaxis.range is None
+        assert not layout.annotations
+
+
 def test_close_options_are_ringed_and_counted() -> None:
     rings = {trace.name: trace for trace in options.option_chart(SHARED, rated(SHARED)).data}
     assert rings["close"].y == (0.201,)
     text = options.explain_closeness(SHARED, rated(SHARED))
-    assert "Closest: 3 groups (+0.5%) of the total predicted loss. 1 came within 1%." in text
+    assert "Closest: 3 groups, with a regret of +0.5% of the total predicted loss; 1 option came within 1%." in text
     assert "Not open to this run: half, which would do better (-75.0%)" in text
     assert options.closest(SHARED, rated(SHARED)) == "3 groups (+0.5%)"
 
