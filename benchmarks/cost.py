@@ -1,12 +1,12 @@
 """What pruning costs a BERT of base size, against one forward and backward pass of training over its calibration text.
 
-    python -m benchmarks.cost [--layers 2] [--samples 192] [--threads 1] [--part PART ...]
+    python -m benchmarks.cost [--layers 2] [--samples 192] [--every 4] [--threads 1] [--part PART ...]
 
 The model has the shape of BERT-base and random weights, the texts are random tokens, 1,024 samples of 128: times do not
 depend on the values, so nothing is downloaded. Only `--layers` of the 12 layers are built and only `--samples` of the
 samples are read; times are multiplied up. What does not grow with the samples (matrix inverses, solves in the refit)
-is then counted too often, so the refit comes out a little dearer than it is. `--layers 12 --samples 1024` measures it
-all, in an hour on two cores.
+is then counted too often, so the refit comes out a little dearer than it is. `--every 4` prices one option in four and
+multiplies. `--layers 12 --samples 1024 --every 1` measures it all, in an hour on two cores.
 
 Parts: `pass`, forward and backward with gradients for all parameters, batches of 32, measured before and after all
 others; `score`; `grouping`, the candidate layouts; `tables`, their prices; `refit` at the sparsities 0.5 and 0.88;
@@ -54,9 +54,12 @@ class Clock:
         self._layers = LAYERS / layers
 
     @contextmanager
-    def part(self, name: str, samples: int | None = None) -> Iterator[None]:
-        """Adds to part `name` what happens inside; `samples`: how many were read, if the time grows with them."""
-        scale = self._layers * (SAMPLES / samples if samples else 1)
+    def part(self, name: str, samples: int = SAMPLES, every: int = 1) -> Iterator[None]:
+        """Adds to part `name` what happens inside.
+
+        `samples`: how many were read, if the time grows with them; `every`: one in so many options was looked at.
+        """
+        scale = self._layers * SAMPLES / samples * every
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         found = self.seconds.setdefault(name, {"wall": 0.0, "cpu": 0.0})
@@ -96,16 +99,15 @@ def scores_of(model: BertForSequenceClassification, examples: list[Example], clo
     return planning.Scores(model, sublayers, examples, found, importance)
 
 
-def measure(layers: int, samples: int, parts: list[str]) -> dict[str, Any]:
+def measure(layers: int, samples: int, every: int, parts: list[str]) -> dict[str, Any]:
     """Seconds of the `parts` and of those that they need, and the milliseconds of a re-solve."""
     wanted = {*parts, *(needed for part in parts for needed in NEEDS.get(part, []))}
     clock, model, examples = Clock(layers), base_model(layers), random_examples(samples)
 
     def one_pass() -> None:
         if "pass" in wanted:
-            few = examples[:PASS_SAMPLES]
-            with clock.part("pass", 2 * len(few)):  # twice, before and after
-                training_pass(model, few)
+            with clock.part("pass", 2 * PASS_SAMPLES):  # twice, before and after
+                training_pass(model, examples[:PASS_SAMPLES])
 
     training_pass(model, examples[:BATCH])  # warm up
     one_pass()
@@ -116,8 +118,9 @@ def measure(layers: int, samples: int, parts: list[str]) -> dict[str, Any]:
         with clock.part("grouping"):
             candidates = planning.candidates_of(METHOD, scores)
     if "tables" in wanted:
-        with clock.part("tables"):
-            tables = planning.tables_of(METHOD, scores, candidates)
+        few = [[*layouts[:2], *layouts[2::every]] for layouts in candidates]  # dropped and untouched come first
+        with clock.part("tables", every=every):
+            tables = planning.tables_of(METHOD, scores, few)
     for sparsity in SPARSITIES if "refit" in wanted else ():
         choice = planning.choose_options(scores.sublayers, tables, METHOD, planning.Goal(sparsity))
         layouts = [table[option].layout for table, option in zip(tables, choice.options, strict=True)]
@@ -125,13 +128,12 @@ def measure(layers: int, samples: int, parts: list[str]) -> dict[str, Any]:
         with clock.part(f"refit {sparsity}", len(examples)):
             scores.refit(layouts)
     if "resolve" in wanted:
-        resolve_ms = _median_ms(
-            lambda: planning.choose_options(scores.sublayers, tables * 1, METHOD, planning.Goal(0.7))
-        )
+        resolve_ms = _median_ms(lambda: planning.choose_options(scores.sublayers, tables, METHOD, planning.Goal(0.7)))
     one_pass()
     return {
         "layers": layers,
         "samples": samples,
+        "every": every,
         "threads": torch.get_num_threads(),
         "seconds": clock.seconds,
         "ratios": ratios(clock.seconds),
@@ -169,12 +171,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--samples", type=int, default=192)
+    parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cost.json"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    found = measure(given.layers, given.samples, given.part)
+    found = measure(given.layers, given.samples, given.every, given.part)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     rows = [["part", "seconds", "CPU seconds", "of the pass", "of its CPU time"]]

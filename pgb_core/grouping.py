@@ -150,14 +150,19 @@ def _prices(scores: FloatArray, capacities: IntArray, sweeps: int = 6) -> FloatA
     """(G,) prices at which nearly `capacities[g]` rows prefer group g: set one group's price at a time, exactly."""
     n, groups = scores.shape
     prices = np.zeros(groups)
+    gains = np.ascontiguousarray(scores.T)  # (G, n): numpy is several times faster along the long axis
+    net = gains.copy()  # less the prices
     for _ in range(sweeps if groups > 2 else 1):
         for g in range(groups):
-            others = np.delete(scores - prices, g, axis=1).max(axis=1)
-            margins = np.sort(scores[:, g] - others)[::-1]  # (n,) what a row gains by going to g for nothing
+            net[g] = -np.inf  # what a row gains by going to g for nothing, instead of to the best other group:
+            margins = gains[g] - net.max(axis=0)  # (n,)
             size = int(capacities[g])
-            low = margins[size] if size < n else margins[-1] - 1.0
-            high = margins[size - 1] if size > 0 else margins[0] + 1.0
+            places = [place for place in (n - size - 1, n - size) if 0 <= place < n]
+            margins.partition(places)  # the `size` rows that gain most come last
+            low = margins[n - size - 1] if size < n else margins.min() - 1.0
+            high = margins[n - size] if size > 0 else margins.max() + 1.0
             prices[g] = (low + high) / 2
+            net[g] = gains[g] - prices[g]
     return prices
 
 
