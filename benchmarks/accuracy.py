@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy_measure import Subject, load, measure
+from benchmarks.accuracy_measure import Subject, load, measure, measure_dense
 from benchmarks.accuracy_points import (
     DENSE,
     EPOCHS,
@@ -113,24 +113,28 @@ def run(
     """Make every point of `keys` that is not in `folder`; returns how many were made.
 
     Args:
+        keys: the dense model of a task before its other points.
         subject_of: the subject of a task, the same one each time.
         remake: also those that other code or libraries made.
         tell: gets a line for each point that was made.
     """
     made = 0
-    dense: dict[str, NDArray[np.float32] | None] = {}
+    dense_logits: dict[str, NDArray[np.float32]] = {}
     for key in keys:
         subject = subject_of(key.task)
         origin = origin_of(subject, key)
         point = read(folder / key.task / key.file)
         kept = point is not None and point.origin.comparable(origin)
         if point is None or not kept or (remake and not point.origin.same_code(origin)):
-            point = measure(subject, key, origin, dense.get(key.task))
+            if key.method == DENSE:
+                point = measure_dense(subject, key, origin)
+            else:
+                point = measure(subject, key, origin, dense_logits[key.task])
             write(folder, point)
             made += 1
             tell(f"{key}: {point.failure or f'{point.score:.2%}'}, {sum(point.seconds.values()):.0f} s")
-        if key.method == DENSE:
-            dense[key.task] = point.logits
+        if point.logits is not None:
+            dense_logits[key.task] = point.logits
     return made
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.accuracy_points import DENSE, EPOCHS, Key, Origin, Point, data_digest
+from benchmarks.accuracy_points import EPOCHS, Key, Origin, Point, data_digest
 from pgb_core import checkpoints, evaluation, planning, recovery, tasks
 from pgb_core.batching import Example, encode, stratified_positions
 from pgb_core.errors import PGBError, reason
@@ -122,11 +122,19 @@ def load(task: str, *, seed: int, samples: int | None, calibration: int, step: S
     )
 
 
-def measure(subject: Subject, key: Key, origin: Origin, dense_logits: NDArray[np.float32] | None) -> Point:
-    """The point of `key`; a target out of reach and a training that diverges are points as well, failed ones.
+def measure_dense(subject: Subject, key: Key, origin: Origin) -> Point:
+    """The point of the dense model, with its logits."""
+    started = time.perf_counter()
+    logits = evaluation.logits(subject.model, subject.held_out, step=subject.step)
+    seconds = {"evaluation": time.perf_counter() - started}
+    return Point(key, origin, logits.argmax(axis=1) == subject.labels, seconds=seconds, logits=logits)
+
+
+def measure(subject: Subject, key: Key, origin: Origin, dense_logits: NDArray[np.float32]) -> Point:
+    """The point of a pruned model; a target out of reach and a training that diverges are points as well, failed ones.
 
     Args:
-        dense_logits: (N, labels) of the dense model on the held-out examples; None when `key` is the dense model.
+        dense_logits: (N, labels) of the dense model on the held-out examples.
     """
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     with torch.random.fork_rng(devices=cuda):
@@ -137,12 +145,7 @@ def measure(subject: Subject, key: Key, origin: Origin, dense_logits: NDArray[np
             return Point(key, origin, np.zeros(0, dtype=bool), failure=reason(error))
 
 
-def _measure(subject: Subject, key: Key, origin: Origin, dense_logits: NDArray[np.float32] | None) -> Point:
-    if key.method == DENSE or dense_logits is None:
-        started = time.perf_counter()
-        logits = evaluation.logits(subject.model, subject.held_out, step=subject.step)
-        seconds = {"evaluation": time.perf_counter() - started}
-        return Point(key, origin, logits.argmax(axis=1) == subject.labels, seconds=seconds, logits=logits)
+def _measure(subject: Subject, key: Key, origin: Origin, dense_logits: NDArray[np.float32]) -> Point:
     pruned = subject.prune(key.method, key.sparsity)
     model = install(subject.model, subject.scores[0].sublayers, pruned.sublayers)
     seconds = dict(pruned.seconds)

@@ -138,7 +138,7 @@ def read(path: Path) -> Point | None:
         key = Key(values["task"], values["method"], values["sparsity"], values["recovered"])
         correct = unpack(values["correct"], values["samples"])
         logits = None
-        if "logits" in values:
+        if key.method == DENSE:
             logits = np.frombuffer(base64.b64decode(values["logits"]), dtype="<f4").reshape(len(correct), -1)
         plain = {name: values[name] for name in _PLAIN}
         return Point(key, Origin(**values["origin"]), correct, logits=logits, **plain)

@@ -78,6 +78,11 @@ def test_what_is_no_point_is_not_read(tmp_path: Path) -> None:
         path.write_text(damaged)
         assert read(path) is None
     assert read_all(tmp_path) == []
+    path = write(tmp_path, point(Key("news", "dense")))
+    values = json.loads(path.read_text())
+    del values["logits"]
+    path.write_text(json.dumps(values))
+    assert read(path) is None
 
 
 def test_a_failed_point_keeps_its_reason(tmp_path: Path) -> None:
