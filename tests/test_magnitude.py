@@ -24,7 +24,10 @@ def test_each_matrix_keeps_its_share_of_the_largest_weights(network: Network, de
 
 def test_one_threshold_for_the_whole_network(network: Network) -> None:
     layouts = magnitude_layouts(network.sublayers, 0.3, whole_network=True)
-    assert sum(layout.cost for layout in layouts) == int(0.3 * sum(sub.shape.weights for sub in network.sublayers) + 1e-6)
+    total = sum(sub.shape.weights for sub in network.sublayers)
+    assert sum(layout.cost for layout in layouts) == int(0.3 * total + 1e-6)
+        0.3 * sum(sub.shape.weights for sub in network.sublayers) + 1e-6
+    )
     kept, removed = [], []
     for sub, layout in zip(network.sublayers, layouts, strict=True):
         for matrix, linear in zip(layout.matrices(), (*sub.entries, sub.exit), strict=True):
