@@ -26,8 +26,6 @@ def test_one_threshold_for_the_whole_network(network: Network) -> None:
     layouts = magnitude_layouts(network.sublayers, 0.3, whole_network=True)
     total = sum(sub.shape.weights for sub in network.sublayers)
     assert sum(layout.cost for layout in layouts) == int(0.3 * total + 1e-6)
-        0.3 * sum(sub.shape.weights for sub in network.sublayers) + 1e-6
-    )
     kept, removed = [], []
     for sub, layout in zip(network.sublayers, layouts, strict=True):
         for matrix, linear in zip(layout.matrices(), (*sub.entries, sub.exit), strict=True):
