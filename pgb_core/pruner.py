@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 _WEIGHTS = {  # seconds of the demo on two CPU cores
     "loading": 4.0,
     "importance": 28.0,
-    "grouping": 38.0,
-    "budget": 22.0,
+    "grouping": 13.0,
+    "budget": 80.0,
     "compensation": 22.0,
     "recovery": 35.0,  # per epoch
     "evaluation": 10.0,
