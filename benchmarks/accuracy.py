@@ -132,7 +132,8 @@ def run(
                 point = measure(subject, key, origin, dense_logits[key.task])
             write(folder, point)
             made += 1
-            tell(f"{key}: {point.failure or f'{point.score:.2%}'}, {sum(point.seconds.values()):.0f} s")
+            spent = point.own_seconds + point.seconds.get("evaluation", 0.0)
+            tell(f"{key}: {point.failure or f'{point.score:.2%}'}, {spent:.0f} s")
         if point.logits is not None:
             dense_logits[key.task] = point.logits
     return made

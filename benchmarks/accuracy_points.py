@@ -108,6 +108,16 @@ class Point:
         """Share of right answers."""
         return float(self.correct.mean()) if len(self.correct) else float("nan")
 
+    @property
+    def own_seconds(self) -> float:
+        """What this point took on top of what it shares with others, without its evaluation."""
+        return sum(self.seconds.get(name, 0.0) for name in ("pruning", "recovery"))
+
+    @property
+    def shared_seconds(self) -> float:
+        """What the points of a task take once: the scores and, for methods that choose from them, the option tables."""
+        return sum(self.seconds.get(name, 0.0) for name in ("scores", "tables"))
+
 
 # --- as files ------------------------------------------------------------------------------------------------------
 

@@ -119,8 +119,6 @@ def details(results: Results, recovered: bool) -> str:
 def _row(results: Results, point: Point, follower: Point | None) -> list[str]:
     dense = results.under_dense(point)
     ahead = paired(point.correct, follower.correct) if follower else None
-    shared = sum(point.seconds.get(name, 0.0) for name in ("scores", "tables"))
-    own = sum(point.seconds.get(name, 0.0) for name in ("pruning", "recovery"))
     return [
         f"{point.key.sparsity:.0%}",
         _name(results, point),
@@ -134,7 +132,7 @@ def _row(results: Results, point: Point, follower: Point | None) -> list[str]:
         f"{point.divergence:.3f}",
         "" if point.loss is None else f"{point.loss:.3f}",
         f"{point.grouped} / {point.dropped} of {point.sublayers}",
-        f"{own:.0f} + {shared:.0f}",
+        f"{point.own_seconds:.0f} + {point.shared_seconds:.0f}",
     ]
 
 
@@ -283,7 +281,8 @@ def report(found: Sequence[Results]) -> str:
         error = 100 * (dense.score * (1 - dense.score) / len(dense.correct)) ** 0.5
         parts.append(
             f"## {results.task}\n\nDense: {dense.score:.2%} ± {error:.2f} on {len(dense.correct)} held-out examples. "
-            "All differences are paired, in points, with their standard errors; the best method is bold."
+            "All differences are paired, in points, with their standard errors. Bold: the highest "
+            "score, among equal ones that with the smallest KL."
         )
         for recovered, title in ((False, "One-shot"), (True, f"After {EPOCHS} epochs of recovery")):
             if any(done == recovered for _, done in results.settings()):
