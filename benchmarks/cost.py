@@ -57,7 +57,7 @@ class Clock:
     def part(self, name: str, samples: int = SAMPLES, every: int = 1) -> Iterator[None]:
         """Adds to part `name` what happens inside.
 
-        `samples`: how many were read, if the time grows with them; `every`: one in so many options was looked at.
+        `samples`: how many were read, if the time grows with them; `every`: how often it is counted.
         """
         scale = self._layers * SAMPLES / samples * every
         wall, cpu = time.perf_counter(), time.process_time()
@@ -99,6 +99,16 @@ def scores_of(model: BertForSequenceClassification, examples: list[Example], clo
     return planning.Scores(model, sublayers, examples, found, importance)
 
 
+def price(scores: planning.Scores, candidates: planning.Candidates, every: int, clock: Clock) -> planning.Tables:
+    """The tables of one option in `every`; what is done once for all options is not multiplied."""
+    extremes = [layouts[:2] for layouts in candidates]  # dropped and untouched
+    with clock.part("tables", every=1 - every):
+        planning.tables_of(METHOD, scores, extremes)
+    few = [[*layouts[:2], *layouts[2::every]] for layouts in candidates]
+    with clock.part("tables", every=every):
+        return planning.tables_of(METHOD, scores, few)
+
+
 def measure(layers: int, samples: int, every: int, parts: list[str]) -> dict[str, Any]:
     """Seconds of the `parts` and of those that they need, and the milliseconds of a re-solve."""
     wanted = {*parts, *(needed for part in parts for needed in NEEDS.get(part, []))}
@@ -118,9 +128,7 @@ def measure(layers: int, samples: int, every: int, parts: list[str]) -> dict[str
         with clock.part("grouping"):
             candidates = planning.candidates_of(METHOD, scores)
     if "tables" in wanted:
-        few = [[*layouts[:2], *layouts[2::every]] for layouts in candidates]  # dropped and untouched come first
-        with clock.part("tables", every=every):
-            tables = planning.tables_of(METHOD, scores, few)
+        tables = price(scores, candidates, every, clock)
     for sparsity in SPARSITIES if "refit" in wanted else ():
         choice = planning.choose_options(scores.sublayers, tables, METHOD, planning.Goal(sparsity))
         layouts = [table[option].layout for table, option in zip(tables, choice.options, strict=True)]

@@ -11,6 +11,7 @@ import torch
 from pgb_core.batching import batches
 from pgb_core.fisher import random_direction, random_signs
 from pgb_core.importance import (
+    GramSum,
     collect_statistics,
     compensated_importance,
     damped,
@@ -113,6 +114,20 @@ def test_compensated_importance_is_the_loss_after_the_row_made_up_for_it() -> No
         change[j] = -full[j]
         change[keep] = torch.linalg.solve(gram[keep][:, keep], gram[keep][:, j] * full[j])
         assert float(0.5 * q[i] * change @ gram @ change) == pytest.approx(float(found[i, j]))
+
+
+@pytest.mark.parametrize("size", [1, 191, 192, 400])
+def test_gram_sums_equal_the_product_with_a_constant_appended(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    x, weights = torch.randn(50, size, generator=generator), torch.rand(50, generator=generator)
+    gram = GramSum(size, torch.device("cpu"))
+    for part in (slice(0, 20), slice(20, 50)):
+        gram.add(x[part], weights[part])
+    extended = torch.cat([x, torch.ones(50, 1)], dim=1)
+    expected = (extended * weights[:, None]).T @ extended
+    assert torch.allclose(gram.total(), expected, atol=1e-4)
+    assert torch.equal(gram.total(), gram.total().T)
+    assert torch.allclose(gram.mean(), expected / weights.sum(), atol=1e-4)
 
 
 def test_inverse_diagonal_leaves_the_constant_out() -> None:
