@@ -53,11 +53,11 @@ def real_matrices(task: str, layers: Sequence[int]) -> Iterator[Matrix]:
     from pgb_core.options import unit_scores
     from pgb_core.planning import score
     from pgb_core.progress import Reporter
-    from pgb_core.pruner import PruneSpec, _calibration, load
+    from pgb_core.pruner import PruneSpec, calibration_of, load
 
     spec = PruneSpec("demo", task, 0.5, calibration_samples=CALIBRATION, device="cpu")
     loaded = load(spec, Reporter(lambda progress: None, {"loading": 1.0}))
-    scores = score(loaded.model, _calibration(spec, loaded))
+    scores = score(loaded.model, calibration_of(spec, loaded))
     for sub, importance in zip(scores.sublayers, scores.importance, strict=True):
         if sub.layer not in layers:
             continue

@@ -15,7 +15,7 @@ from torch import Tensor
 from pgb_core.importance import solve_dtype
 
 DAMPING = 1e-2
-"""Pull towards the current weights, relative to the Gram matrix's mean diagonal. On the demos 1e-3 fits the calibration
+"""Pull towards the current weights, relative to the Gram matrix's mean diagonal. On tweets 1e-3 fits the calibration
 text too closely where little is removed, 1e-1 too loosely where much is."""
 _BIAS_DAMPING = 1e-6
 """Of the other inputs' damping: the bias may move freely, but a constant input stays solvable."""

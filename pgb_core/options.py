@@ -33,7 +33,7 @@ from pgb_core.progress import Step, silent
 
 SPLITS = (*(equal_shares(groups) for groups in (2, 3, 4)), (7 / 8, 1 / 8), (15 / 16, 1 / 16))
 """How groups share units, inputs and outputs; the unequal ones lie between two equal groups and the whole sublayer. Six
-groups, or shares of 3/4 and 1/4, would lower the predicted loss by less than 1 % on the demos."""
+groups, or shares of 3/4 and 1/4, would lower the predicted loss by less than 1 % on tweets."""
 FINE_STEP, COARSE_STEP = 0.85, 0.7
 """Ratio of one neuron count to the next larger one, of rectangles and of groups, which take longer to price."""
 HEAD_STEP = 0.8

@@ -195,7 +195,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
         )
         # a pin that does not fit is told now, not after minutes of scoring
         spec.constraints.check({sub.key: sub.shape.units for sub in encoder_sublayers(loaded.model)})
-        calibration = _calibration(spec, loaded)
+        calibration = calibration_of(spec, loaded)
     with clock.stage("importance"):
         scores = score(
             loaded.model,
@@ -288,7 +288,7 @@ def load(spec: PruneSpec, reporter: Reporter) -> Loaded:
     return Loaded(checkpoint, model, tokenizer, data, device, spec.max_length or data.task.max_length)
 
 
-def _calibration(spec: PruneSpec, loaded: Loaded) -> list[Example]:
+def calibration_of(spec: PruneSpec, loaded: Loaded) -> list[Example]:
     """The calibration sample, label-stratified, from training data only."""
     rows = stratified_positions(list(loaded.data.train["label"]), spec.calibration_samples, spec.seed)
     return encode(loaded.data.train.select(rows), loaded.tokenizer, loaded.max_length)

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from pgb_core.architectures import encoder_of
+from pgb_core import evaluation
 from pgb_core.batching import Example, batches, stratified_positions
 from pgb_core.errors import PGBError
 from pgb_core.progress import Step, silent
@@ -90,7 +88,6 @@ def recover(
     metric: str,
     seed: int,
     device: torch.device,
-    frozen_zeros: bool = False,
     step: Step = silent,
 ) -> Recovery:
     """Fine-tune `model` in place and leave it, on `device` and in eval mode, in the best state for all that is known.
@@ -104,7 +101,6 @@ def recover(
     Args:
         examples: training examples; evaluation data has no place here.
         metric: of the task, as in `tasks.compute_score`.
-        frozen_zeros: weights of the encoder's matrices that are exactly zero stay so.
 
     Raises:
         PGBError: the loss is no longer finite.
@@ -118,18 +114,17 @@ def recover(
     total = epochs * math.ceil(len(trained) / batch_size)
     watcher = _Watcher(model.to(device), aside, metric, epochs, total, step)
     watcher.look(0.0)
-    with _zeros_kept(model) if frozen_zeros else nullcontext():
-        finetune(
-            model,
-            trained,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            seed=seed,
-            device=device,
-            step=step,
-            watch=watcher,
-        )
+    finetune(
+        model,
+        trained,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        step=step,
+        watch=watcher,
+    )
     model.load_state_dict(watcher.state)
     return Recovery(metric, learning_rate, batch_size, len(trained), len(aside), watcher.kept, tuple(watcher.history))
 
@@ -161,8 +156,9 @@ class _Watcher:
         """Score the model as it is; training goes on as if this had not been."""
         loss = sum(self._losses) / len(self._losses) if self._losses else None
         self._losses.clear()
-        dev_loss, predictions = self._predict()
-        labels = np.array([example.label for example in self.aside], dtype=np.int64)
+        logits, labels = self._answers(), np.array([example.label for example in self.aside], dtype=np.int64)
+        dev_loss = float(functional.cross_entropy(logits, torch.from_numpy(labels))) if self.aside else None
+        predictions = logits.argmax(dim=1).numpy()
         score = compute_score(self.metric, predictions, labels) if self.aside else None
         right = predictions == labels
         self.history.append(Check(epoch, loss, dev_loss, score))
@@ -177,37 +173,16 @@ class _Watcher:
         check = self.history[look]
         return check.dev_score or 0.0, -(check.dev_loss or 0.0)
 
-    @torch.no_grad()
-    def _predict(self) -> tuple[float | None, NDArray[np.int64]]:
-        """Mean cross-entropy on what was set aside, and the (N,) predicted labels."""
-        predictions = np.zeros(len(self.aside), dtype=np.int64)
-        if not self.aside:
-            return None, predictions
-        device = next(self.model.parameters()).device
-        loss, scored = 0.0, 0
+    def _answers(self) -> torch.Tensor:
+        """(N, labels) logits of what was set aside; the model stays in the mode that it is in."""
+
+        def step(done: int, total: int, message: str = "") -> None:
+            self.step(self.done, self.total, f"scoring {done} of {total} examples set aside")
+
         training = self.model.training
-        self.model.eval()
-        for batch in batches(self.aside, 32):
-            batch = batch.to(device)
-            logits = self.model(**batch.inputs).logits.float()
-            loss += functional.cross_entropy(logits, batch.labels, reduction="sum").item()
-            predictions[batch.indices.numpy()] = logits.argmax(dim=-1).cpu().numpy()
-            scored += len(batch.indices)
-            self.step(self.done, self.total, f"scoring {scored} of {len(self.aside)} examples set aside")
+        logits = evaluation.logits(self.model, self.aside, step=step)
         self.model.train(training)
-        return loss / len(self.aside), predictions
-
-
-@contextmanager
-def _zeros_kept(model: nn.Module) -> Iterator[None]:
-    """Inside, no gradient reaches a zero of the encoder's matrices; neither Adam nor weight decay moves it then."""
-    matrices = [p for p in encoder_of(model).parameters() if p.dim() == 2 and p.requires_grad]
-    hooks = [matrix.register_hook(partial(torch.mul, matrix.detach() != 0)) for matrix in matrices]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+        return torch.from_numpy(logits)
 
 
 # --- training ------------------------------------------------------------------------------------------------------

@@ -98,6 +98,7 @@ def predicted(result: dict[str, Any]) -> None:
     rows = predictions.prediction_table(result) if result["predictions"] else []
     if len(rows) < 2:
         return
+    st.caption("Predicted on training text, in nats and without an error bar; only a run measures a score.")
     left, right = st.columns([5, 4], gap="medium", vertical_alignment="center")
     with left:
         charts.chart(

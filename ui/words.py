@@ -63,7 +63,10 @@ ENCODER = "Weights of the encoder's linear layers: what sparsity counts."
 FLOPS = "Computation for one text of the given length: multiply-adds times two, linear layers and attention."
 BYTES = "Size of model.safetensors on disk."
 SPEEDUP = "Measured time before divided by time after. Ideal: what the FLOPs alone would give."
-LOSS = "Error at the sublayer's output after the refit, weighted by how sensitive the model is to it."
+LOSS = (
+    "What the error that is left at the sublayer's output after the refit does to the predictions: an estimate of "
+    "their divergence from the dense model's, in nats, on training text."
+)
 REGRET = (
     "What the total predicted loss would rise by with this option in place of the chosen one, if the weights it saves "
     "or needs went to or came from other sublayers, at the price of a weight at the margin of this target. Up to 1% "
@@ -71,8 +74,9 @@ REGRET = (
 )
 OPEN_TO = "Methods that may choose this option: they share one table. Older runs did not note it."
 PREDICTIONS = (
-    "Methods that share the option table of this run, at the same target and constraints. Predicted loss: the errors "
-    "of all sublayers after their own refit, added up; an estimate of how much the task's loss (cross-entropy) rises. "
+    "Methods that share the option table of this run, at the same target and constraints. Predicted loss: what the "
+    "errors of all sublayers after their own refit do to the predictions, added up; an estimate of their divergence "
+    "from the dense model's, in nats. "
     "It is measured on training texts, one sublayer at a time, so it tells methods apart better than it tells scores: "
     "differences of a few percent mean little. pgb-mixed may choose all that the other two may."
 )
