@@ -147,8 +147,10 @@ def price_by_running(market: Market, layout: Layout) -> float:
     if layout.partial_entry:
         refit_entry(sub, pruned, stats.entry_gram, stats.entry_gram)
     sums = ExitSums(layout, sub.exit.weight.device)
-    hidden = torch.cat([s.on_real(pruned.hidden(s.dense, s.mask)) for s in market.fit.states])
-    sums.add(hidden, market.fit.targets, market.fit_weights)
+    states, tokens = market.fit.states, [int(state.real.sum()) for state in market.fit.states]
+    known = zip(states, market.fit.targets.split(tokens), market.fit_weights.split(tokens), strict=True)
+    for state, targets, weights in known:
+        sums.add(state.on_real(pruned.hidden(state.dense, state.mask)), targets, weights)
     refit_exit(sub, pruned, sums)
     found = torch.cat([s.on_real(pruned(s.dense, s.mask)) for s in market.test.states])
     return market.probe.loss(found - market.test.targets)
