@@ -40,10 +40,10 @@ class Answer:
 
 def demo(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Prepare the demo checkpoint of a task."""
-    from pgb_core.demo import prepare, summary
+    from pgb_core.demo import prepare, summary, task_for
 
     folder = prepare(args.task, printer.step("demo"))
-    return Answer(summary(args.task), str(folder))
+    return Answer(summary(task_for(args.task)), str(folder))
 
 
 def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:

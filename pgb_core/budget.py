@@ -153,15 +153,6 @@ def admitted(tables: Sequence[Table], constraints: Constraints) -> list[list[int
     return found
 
 
-def choose(costs: Sequence[Sequence[int]], losses: Sequence[Sequence[float]], budget: int, slack: int = 0) -> list[int]:
-    """Index of the chosen option of each sublayer: `frontier` for one budget.
-
-    Raises:
-        SpecError: even the cheapest options together exceed the budget.
-    """
-    return list(frontier(costs, losses, [budget], slack)[0].options)
-
-
 def frontier(
     costs: Sequence[Sequence[int]], losses: Sequence[Sequence[float]], budgets: Sequence[int], slack: int = 0
 ) -> list[Choice]:

@@ -79,8 +79,14 @@ def to_json(value: object) -> str:
 def describe_result(result: Mapping[str, Any]) -> str:
     """The result of a run in a few aligned lines."""
     sparsity, parameters, score = result["sparsity"], result["parameters"], result["score"]
+    asked = f"(asked for {sparsity['target']:.2%})"
+    removed = f"{sparsity['achieved']:.2%} of the encoder weights"
+    if (budget := result.get("budget", {})).get("unit") == "flops":
+        removed = f"{budget['achieved']:.2%} of the encoder's FLOPs {asked}, {removed}"
+    else:
+        removed = f"{removed} {asked}"
     rows: list[tuple[str, ...]] = [
-        ("removed", f"{sparsity['achieved']:.2%} of the encoder weights (asked for {sparsity['target']:.2%})"),
+        ("removed", removed),
         (score["metric"], describe_score(score)),
         ("parameters", _ratio(parameters["dense"], parameters["pruned"], _millions)),
         ("FLOPs", _ratio(result["flops"]["dense"], result["flops"]["pruned"], _billions)),

@@ -152,7 +152,8 @@ def token_weights(gradients: Sequence[Tensor], real: Tensor) -> Tensor:
     lengths = torch.stack([torch.linalg.vector_norm(g, dim=-1) for g in gradients])
     length = torch.linalg.vector_norm(lengths, dim=0) * real
     share = length / length.sum(dim=1, keepdim=True).clamp_min(torch.finfo(length.dtype).tiny)
-    return share + FLOOR * real / real.sum(dim=1, keepdim=True)
+    floored: Tensor = share + FLOOR * real / real.sum(dim=1, keepdim=True)
+    return floored
 
 
 def collect_statistics(

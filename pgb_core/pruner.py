@@ -248,6 +248,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
         "schema": store.SCHEMA,
         "method": spec.method,
         **results.sizes(model, pruned, spec.sparsity),
+        "budget": results.budget(layouts, spec.budget),
         "bytes": {
             "dense": results.dense_bytes(loaded.checkpoint.path),
             "pruned": (folder / "model" / "model.safetensors").stat().st_size,

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from pgb_core import __version__, evaluation, matrices, store
 from pgb_core.architectures import Sublayer
-from pgb_core.budget import table_of
+from pgb_core.budget import cost_of, table_of
 from pgb_core.checkpoints import Checkpoint
 from pgb_core.inspection import describe
-from pgb_core.layout import Kind, Layout
+from pgb_core.layout import Kind, Layout, untouched_layout
 from pgb_core.options import TABLE_METHODS, Option, choosers
 from pgb_core.saving import block_tensors, save_pruned
 from pgb_core.spec import PruneSpec
@@ -71,6 +71,12 @@ def sizes(dense: nn.Module, pruned: nn.Module, target: float) -> dict[str, Any]:
             "length": 128,
         },
     }
+
+
+def budget(layouts: Sequence[Layout], unit: str) -> dict[str, Any]:
+    """result.json's `budget`: what the target is a share of, and how much of that is gone."""
+    dense = sum(cost_of(untouched_layout(layout.shape), unit) for layout in layouts)
+    return {"unit": unit, "achieved": 1 - sum(cost_of(layout, unit) for layout in layouts) / dense}
 
 
 def dense_bytes(checkpoint: Path) -> int:

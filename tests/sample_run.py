@@ -308,6 +308,7 @@ def _result(
         "schema": 1,
         "method": method,
         "sparsity": {"target": sparsity, "achieved": achieved},
+        "budget": {"unit": "weights", "achieved": achieved},
         "parameters": {
             "dense": encoder + others,
             "pruned": kept + others,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pgb_core import budget as budget_module
 from pgb_core import evaluation
-from pgb_core.budget import TOLERANCE, Choice, Table, admitted, allot, choose, cost_of, frontier, table_of
+from pgb_core.budget import TOLERANCE, Choice, Table, admitted, allot, cost_of, frontier, table_of
 from pgb_core.constraints import Constraints, Pin
 from pgb_core.errors import SpecError
 from pgb_core.grouped import cut, install
@@ -37,6 +37,11 @@ def tables(draw: st.DrawFn) -> Tables:
 
 def _total(values: list[list[float]], chosen: tuple[int, ...] | list[int]) -> float:
     return sum(option[i] for option, i in zip(values, chosen, strict=True))
+
+
+def choose(costs: list[list[int]], losses: list[list[float]], budget: int, slack: int = 0) -> list[int]:
+    """The choice for one budget."""
+    return list(frontier(costs, losses, [budget], slack)[0].options)
 
 
 @given(tables(), st.floats(0, 1), st.floats(0, 0.3))

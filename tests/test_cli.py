@@ -296,6 +296,8 @@ def test_a_result_in_words(tmp_path: Path) -> None:
     pgb_loss, mixed_loss = (result["predictions"][name]["loss"] for name in ("pgb", "pgb-mixed"))
     predicted = f"pgb {pgb_loss:.3g}, pgb-mixed {mixed_loss:.3g}, structured out of reach"
     assert lines["predicted"] == f"loss by the option tables: {predicted}"
+    in_flops = console.describe_result({**result, "budget": {"unit": "flops", "achieved": 0.512}})
+    assert "51.20% of the encoder's FLOPs (asked for 50.00%), " in in_flops
     for without in ({}, {"pgb-paper": result["predictions"]["pgb"]}):
         assert "option tables" not in console.describe_result({**result, "predictions": without})
 

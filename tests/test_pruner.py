@@ -56,7 +56,7 @@ def test_the_result_follows_the_contract(finished: tuple[Path, Any, list[Progres
     folder, result, _ = finished
     assert json.loads((folder / "result.json").read_text()) == result
     assert {
-        "schema", "method", "sparsity", "parameters", "flops", "bytes", "score", "latency", "seconds", "sublayers",
+        "schema", "method", "sparsity", "budget", "parameters", "flops", "bytes", "score", "latency", "seconds", "sublayers",
         "predictions", "recovery", "environment",
     } == result.keys()  # fmt: skip
     assert result["score"].keys() == {
@@ -138,6 +138,7 @@ def test_every_method_meets_its_target_within_one_option(
     assert (tmp_path / "run" / "options.json").exists() == (method not in BASELINES)
     shared = {"pgb", "pgb-mixed", "structured"}
     assert result["predictions"].keys() == (shared if method in shared else set() if method in BASELINES else {method})
+    assert result["budget"] == {"unit": "weights", "achieved": pytest.approx(result["sparsity"]["achieved"])}
     if method not in BASELINES:  # the run did what its own table predicted
         achieved = result["predictions"][method]["sparsity"]
         assert result["sparsity"]["achieved"] == pytest.approx(achieved, abs=1e-9)
@@ -150,6 +151,7 @@ def test_a_run_in_flops_with_constraints(spec: PruneSpec, tmp_path: Path) -> Non
     head = 2 * (32 * 32 + 32 * 2)
     removed = 1 - (result["flops"]["pruned"] - head) / (result["flops"]["dense"] - head)
     assert 0.6 <= removed + 1e-9 < 0.75
+    assert result["budget"] == {"unit": "flops", "achieved": pytest.approx(removed)}
     assert all(matrix["groups"] <= 2 for sublayer in result["sublayers"] for matrix in sublayer["matrices"])
     pinned = next(s for s in result["sublayers"] if (s["layer"], s["kind"]) == (1, "attention"))
     assert pinned["units"]["kept"] >= 3

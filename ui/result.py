@@ -16,7 +16,7 @@ def show(run: Run) -> None:
     result = run.result
     if result is None:
         return
-    headline(result, run.spec.get("budget", "weights"))
+    headline(result)
     left, right = st.columns([5, 4], gap="medium")
     with left:
         st.subheader("Score, step by step", anchor=False, help=words.STEPS)
@@ -34,8 +34,8 @@ def show(run: Run) -> None:
     details(run, result)
 
 
-def headline(result: dict[str, Any], budget: str) -> None:
-    """Five numbers that answer: how good, how small, how fast; `budget` is what the target is a share of."""
+def headline(result: dict[str, Any]) -> None:
+    """Five numbers that answer: how good, how small, how fast."""
     score, latency = result["score"], result["latency"]
     step = scores.final_step(score)
     points = round(100 * (score[step] - score["dense"]), 1)
@@ -47,11 +47,12 @@ def headline(result: dict[str, Any], budget: str) -> None:
             f"{words.SCORE} {score['samples']} texts; {scores.STEPS[step].lower()}, compared with dense.",
             color="normal" if points else "off",
         )
-        achieved = result["sparsity"]["achieved"]
+        # runs of the first version say nothing of the budget: it was weights
+        budget = result.get("budget", {"unit": "weights", "achieved": result["sparsity"]["achieved"]})
         _metric(
-            "Weights removed",
-            units.percent(achieved),
-            f"target {units.percent(result['sparsity']['target'])}" + (" of FLOPs" if budget == "flops" else ""),
+            "Weights removed" if budget["unit"] == "weights" else "Encoder FLOPs removed",
+            units.percent(budget["achieved"]),
+            f"target {units.percent(result['sparsity']['target'])}",
             words.SPARSITY,
             color="off",
         )
@@ -134,7 +135,7 @@ def recovered(run: Run, result: dict[str, Any]) -> None:
     charts.chart(
         recovery.recovery_chart(history),
         f"Training loss and, on the examples set aside, loss and {history['metric']} at each of {len(rows)} looks; "
-        f"the state after {history['history'][history['kept']]['epoch']:g} epochs was kept.",
+        f"the state after {recovery.epochs_text(history['history'][history['kept']]['epoch'])} was kept.",
         key="recovery",
     )
     charts.table(

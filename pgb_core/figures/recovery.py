@@ -28,14 +28,15 @@ def explain_recovery(recovery: Mapping[str, Any], epochs: int) -> str:
     if not recovery["set_aside"]:
         return text + "Too few examples to set some aside, so the last state was kept."
     if last["epoch"] < epochs:
-        text += f"Stopped after {_epochs(last['epoch'])} of {epochs}, when nothing had become better for a while. "
+        text += f"Stopped after {epochs_text(last['epoch'])} of {epochs}, when nothing had become better for a while. "
     return text + (
         f"{recovery['set_aside']:,} training examples were set aside to choose the state: kept was the one after "
-        f"{_epochs(kept['epoch'])}, {recovery['metric']} {100 * kept['dev_score']:.1f}% on them."
+        f"{epochs_text(kept['epoch'])}, {recovery['metric']} {100 * kept['dev_score']:.1f}% on them."
     )
 
 
-def _epochs(count: float) -> str:
+def epochs_text(count: float) -> str:
+    """A number of epochs in words."""
     return f"{count:g} epoch{'' if count == 1 else 's'}"
 
 

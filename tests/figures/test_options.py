@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from pgb_core.budget import choose
+from pgb_core.budget import frontier
 from pgb_core.figures import options
 from pgb_core.what_if import rate
 
@@ -56,7 +56,7 @@ def test_what_is_said_of_a_choice_is_true_of_the_budget(sparsity: float) -> None
     tables = [[option(o["label"], o["cost"], scale * o["loss"]) for o in TABLE] for scale in (1.0, 5.0, 1.0)]
     costs, losses = [[o["cost"] for o in t] for t in tables], [[o["loss"] for o in t] for t in tables]
     budget = round(300 * (1 - sparsity))
-    picks = choose(costs, losses, budget, slack=budget)
+    picks = frontier(costs, losses, [budget], slack=budget)[0].options
     total = sum(t[p]["loss"] for t, p in zip(tables, picks, strict=True))
     for choice in product(*tables):
         if sum(o["cost"] for o in choice) <= budget:
