@@ -83,20 +83,21 @@ def evaluate(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answ
 
 
 def latency(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
-    """Measure the latency of one checkpoint, or of two against each other."""
-    from pgb_core.evaluation import measure_checkpoints
+    """Measure the latency of one checkpoint, or of two against each other, at one shape or at several."""
+    from pgb_core.latency import Shape, measure_checkpoints
 
     measured = measure_checkpoints(
         args.checkpoint,
         against=args.against,
         task=args.task,
-        batch=args.batch,
-        length=args.length,
+        shapes=[Shape(batch, length) for batch in args.batch for length in args.length],
         threads=args.threads,
         device=args.device,
         step=printer.step("latency"),
     )
-    return Answer(measured, console.describe_latency(measured, itself=args.against is None))
+    if len(measured) == 1:
+        return Answer(measured[0], console.describe_latency(measured[0], itself=args.against is None))
+    return Answer(measured, console.describe_latencies(measured))
 
 
 def runs(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
@@ -197,6 +198,11 @@ def make_parser() -> argparse.ArgumentParser:
         "layers count from 0; may be repeated",
     )
     sub.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency, or not")
+    sub.add_argument(
+        "--latency-grid",
+        action="store_true",
+        help="measure latency for batches of 1, 8 and 32, lengths 32, 128 and 384",
+    )
     sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)  # --out was made by jobs.submit
 
     sub = command("evaluate", evaluate, "Score a dense or pruned checkpoint; prints the score as JSON.")
@@ -206,8 +212,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--checkpoint", required=True, help="'demo', a folder or a Hub id owner/name")
     sub.add_argument("--against", help="dense checkpoint to compare with (default: itself, which shows the noise)")
     sub.add_argument("--task", default="bbc-news", help="which demo checkpoint 'demo' means (default: %(default)s)")
-    sub.add_argument("--batch", type=_positive, default=8, help="sequences at a time (default: %(default)s)")
-    sub.add_argument("--length", type=_positive, default=128, help="tokens per sequence (default: %(default)s)")
+    for flag, default, what in (("--batch", 8, "sequences at a time"), ("--length", 128, "tokens per sequence")):
+        text = f"{what}, one number or several (default: {default})"
+        sub.add_argument(flag, type=_positives, metavar="N[,N...]", default=[default], help=text)
     sub.add_argument("--threads", type=_positive, help="CPU threads (default: all cores)")
     _add_device(sub)
 
@@ -241,7 +248,13 @@ def _positive(text: str) -> int:
     return value
 
 
-_positive.__name__ = "whole number"  # argparse calls a value that does not parse an "invalid <name> value"
+def _positives(text: str) -> list[int]:
+    return [_positive(part) for part in text.split(",")]
+
+
+_positive.__name__ = _positives.__name__ = (
+    "whole number"  # argparse calls a value that does not parse an "invalid <name> value"
+)
 
 
 def spec_from(args: argparse.Namespace) -> PruneSpec:

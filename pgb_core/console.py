@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from pgb_core.progress import Progress, Step
@@ -128,6 +128,16 @@ def describe_latency(latency: Mapping[str, Any], *, itself: bool = False) -> str
         return f"{first:.1f} ms, measured again {second:.1f} ms; {place}"
     speedup = f"{latency['speedup']:.2f}x as fast (ideal {latency['ideal_speedup']:.2f}x)"
     return f"dense {first:.1f} ms, pruned {second:.1f} ms, {speedup}; {place}"
+
+
+def describe_latencies(latencies: Sequence[Mapping[str, Any]]) -> str:
+    """Measured latency of two models at several shapes, as a table."""
+    rows: list[tuple[str, ...]] = [("batch", "tokens", "dense ms", "pruned ms", "speed-up", "ideal", "speed-up/ideal")]
+    for found in latencies:
+        times = (f"{found[name]['median_ms']:.1f}" for name in ("dense", "pruned"))
+        ratios = (found["speedup"], found["ideal_speedup"], found["speedup"] / found["ideal_speedup"])
+        rows.append((str(found["batch"]), str(found["length"]), *times, *(f"{ratio:.2f}" for ratio in ratios)))
+    return table(rows)
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

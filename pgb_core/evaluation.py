@@ -1,10 +1,10 @@
-"""What pruning cost and bought: score with standard error, parameters, FLOPs, and latency measured side by side."""
+"""What pruning cost and bought: score with standard error, parameters and FLOPs; `latency.py` measures time."""
 
 from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,108 +213,3 @@ def peak_memory_bytes(device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-# --- latency -------------------------------------------------------------------------------------------------------
-
-
-def measure_latency(
-    models: Mapping[str, nn.Module],
-    *,
-    batch: int = 8,
-    length: int = 128,
-    threads: int | None = None,
-    rounds: int = 15,
-    step: Step = silent,
-) -> dict[str, dict[str, float]]:
-    """Time of one forward pass of each model, in milliseconds.
-
-    The models take turns, round by round, so that whatever else the machine does hits all of them; medians over rounds.
-    """
-    from torch.utils.benchmark import Timer
-
-    threads = threads or cpu_threads()
-    timers: dict[str, Timer] = {}
-    for name, model in models.items():
-        device = next(model.parameters()).device
-        config: Any = model.config
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(0, config.vocab_size, (batch, length), generator=generator)
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-        forward = torch.inference_mode()(model.eval())
-        environment = {"forward": forward, "inputs": {key: value.to(device) for key, value in inputs.items()}}
-        timers[name] = Timer("forward(**inputs)", globals=environment, num_threads=threads)
-    once = {name: timer.timeit(1).median for name, timer in timers.items()}  # warm-up, and how long a pass takes
-    numbers = {name: max(1, round(0.05 / seconds)) for name, seconds in once.items()}
-    times: dict[str, list[float]] = {name: [] for name in timers}
-    for n in range(rounds):
-        for name, timer in timers.items():
-            times[name].append(timer.timeit(numbers[name]).median * 1000)
-        step(n + 1, rounds, f"latency, round {n + 1} of {rounds}")
-    return {
-        name: {
-            "median_ms": float(np.median(ms)),
-            "p10_ms": float(np.percentile(ms, 10)),
-            "p90_ms": float(np.percentile(ms, 90)),
-            "repeats": rounds,
-        }
-        for name, ms in times.items()
-    }
-
-
-def compare_latency(
-    dense: nn.Module,
-    pruned: nn.Module,
-    *,
-    batch: int = 8,
-    length: int = 128,
-    threads: int | None = None,
-    step: Step = silent,
-) -> dict[str, Any]:
-    """The contract's `latency` object; `ideal_speedup` is the ratio of the FLOPs."""
-    device = next(pruned.parameters()).device
-    both = {"dense": dense, "pruned": pruned}
-    times = measure_latency(both, batch=batch, length=length, threads=threads, step=step)
-    arithmetic = {name: flops(model, batch=batch, length=length) for name, model in both.items()}
-    return {
-        **times,
-        "speedup": times["dense"]["median_ms"] / times["pruned"]["median_ms"],
-        "ideal_speedup": arithmetic["dense"] / arithmetic["pruned"],
-        "batch": batch,
-        "length": length,
-        "threads": threads or cpu_threads(),
-        "device": device_name(device),
-        "dtype": "float32",
-    }
-
-
-def measure_checkpoints(
-    checkpoint: str,
-    *,
-    against: str | None = None,
-    task: str = "bbc-news",
-    batch: int = 8,
-    length: int = 128,
-    threads: int | None = None,
-    device: str = "auto",
-    step: Step = silent,
-) -> dict[str, Any]:
-    """Latency of a pruned checkpoint beside a dense one, as in the contract's `latency --json`.
-
-    Args:
-        against: the dense checkpoint; by default the one itself, which shows the noise of the measurement.
-
-    Raises:
-        CheckpointError: one of the checkpoints cannot be loaded.
-        SpecError: the sequence is longer than the checkpoints' positions.
-    """
-    target = choose_device(device)
-    pruned = load_any(checkpoints.resolve(checkpoint, task, step).path).to(target)
-    dense = load_any(checkpoints.resolve(against or checkpoint, task, step).path).to(target)
-    for model in (dense, pruned):
-        config: Any = model.config
-        if length > config.max_position_embeddings:
-            raise SpecError(
-                f"length {length} is more than the checkpoint's {config.max_position_embeddings} positions."
-            )
-    return compare_latency(dense, pruned, batch=batch, length=length, threads=threads, step=step)

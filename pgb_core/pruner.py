@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pgb_core import checkpoints, evaluation, recovery, results, store, tasks
+from pgb_core import checkpoints, evaluation, latency, recovery, results, store, tasks
 from pgb_core.architectures import encoder_sublayers
 from pgb_core.batching import Example, encode, stratified_positions
 from pgb_core.errors import JobCancelled, explain, reason
@@ -182,7 +182,7 @@ def _logged(folder: Path) -> Iterator[None]:
 def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, Any]:
     weights = dict(_WEIGHTS)
     weights["recovery"] *= spec.recover_epochs
-    weights["latency"] *= spec.latency
+    weights["latency"] *= spec.latency * (len(latency.GRID) if spec.latency_grid else 1)
     reporter = Reporter(report, weights)
     clock = _Clock()
     log.info("%s", spec)
@@ -235,10 +235,11 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
     pruned = models["recovered" if spec.recover_epochs else "compensated"]
     with clock.stage("evaluation"):
         measured = _scores(spec, loaded, models, reporter)
-    latency = None
+    latencies: list[dict[str, Any]] = []
     if spec.latency:
+        shapes = latency.GRID if spec.latency_grid else (latency.DEFAULT,)
         with clock.stage("latency"):
-            latency = evaluation.compare_latency(model, pruned, step=reporter.stage("latency"))
+            latencies = latency.compare_all(model, pruned, shapes, step=reporter.stage("latency"))
     reporter.stage("saving")
     results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
     results.save_layout(folder, sublayers, layouts, scores.importance)
@@ -254,7 +255,8 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
             "pruned": (folder / "model" / "model.safetensors").stat().st_size,
         },
         "score": measured,
-        "latency": latency,
+        "latency": latencies[0] if latencies else None,
+        "latencies": latencies,
         "seconds": {**dict.fromkeys(("grouping", "budget", "recovery"), 0.0), **clock.total()},
         "sublayers": [
             results.describe_sublayer(sub, layout, values)

@@ -70,7 +70,9 @@ class PruneSpec:
     max_length: int | None = None
     """Tokens per sequence; None takes the task's own default."""
     latency: bool = True
-    """Whether to measure the latency of the dense and the pruned model."""
+    """Whether to measure the latency of the dense and the pruned model, for 8 sequences of 128 tokens."""
+    latency_grid: bool = False
+    """Whether to measure it for batches of 1, 8 and 32 sequences of 32, 128 and 384 tokens."""
     budget: str = "weights"
     """`weights` or `flops`: what the sparsity is a share of."""
     min_groups: int | None = None

@@ -75,7 +75,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
         ((*EVALUATE, "--task", "csv"), "task csv needs --train-file with columns text[,text_pair],label."),
         ((*EVALUATE, "--checkpoint", " "), "checkpoint is empty; give 'demo', a folder or a Hub id."),
         ((*PRUNE, "--recover", "2"), "unrecognized arguments: --recover 2"),
-        (("latency", "--checkpoint", "demo", "--batch", "0"), "argument --batch: 0 is not at least 1"),
+        (("latency", "--checkpoint", "demo", "--batch", "8,0"), "argument --batch: 0 is not at least 1"),
         (("runs", "show"), "runs show needs the id of a run; 'runs list' shows them"),
         (("runs", "delete"), "runs delete needs the id of a run; 'runs list' shows them"),
         (("runs", "show", "../../etc"), "There is no run '../../etc' on this server."),
@@ -353,6 +353,8 @@ def test_prune_evaluate_latency(
     assert latency["dense"]["median_ms"] > 0
     assert latency["pruned"]["median_ms"] > 0
     assert "as fast" in answer(*against)
+    several = answer(*against, "--batch", "1,2").splitlines()  # the last one counts
+    assert [line.split()[:2] for line in several] == [["batch", "tokens"], ["1", "16"], ["2", "16"]]
     assert "measured again" in answer("latency", "--checkpoint", tiny_checkpoint, *sizes)
 
 

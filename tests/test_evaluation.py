@@ -83,15 +83,6 @@ def test_divergence_is_the_mean_relative_entropy() -> None:
     assert evaluation.divergence(dense, dense + 5) == pytest.approx(0, abs=1e-6)  # a constant changes no prediction
 
 
-def test_latency_compares_two_models(network: Network) -> None:
-    found = evaluation.compare_latency(network.model, pruned(network)[0], batch=2, length=16)
-    for name in ("dense", "pruned"):
-        assert 0 < found[name]["p10_ms"] <= found[name]["median_ms"] <= found[name]["p90_ms"]
-    assert found["speedup"] == found["dense"]["median_ms"] / found["pruned"]["median_ms"]
-    assert found["ideal_speedup"] > 1
-    assert (found["batch"], found["length"], found["dtype"], found["device"]) == (2, 16, "float32", "cpu")
-
-
 def test_the_devices_of_this_machine() -> None:
     assert evaluation.choose_device("cpu").type == "cpu"
     assert evaluation.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
