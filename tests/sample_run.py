@@ -334,6 +334,7 @@ def _result(
             },
         },
         "latency": _latency(share) if latency else None,
+        "latencies": [_latency(share), _latency(share, 1, 32)] if latency else [],
         "seconds": {
             "importance": 21.4,
             "grouping": 30.2,
@@ -383,18 +384,21 @@ def _recovery(score: float) -> dict[str, Any]:
     return {"metric": "accuracy", **figures, "history": history}
 
 
-def _latency(share: float) -> dict[str, Any]:
-    def spread(median: float) -> dict[str, float]:
-        return {"median_ms": median, "p10_ms": 0.96 * median, "p90_ms": 1.07 * median, "repeats": 30}
+def _latency(share: float, batch: int = 8, length: int = 128) -> dict[str, Any]:
+    dense = 182.0 * batch * length / 1024
 
-    pruned = 182.0 * (0.15 + 0.85 * share)
+    def spread(median: float) -> dict[str, float]:
+        ms = {"median_ms": median, "p10_ms": 0.96 * median, "p90_ms": 1.07 * median, "repeats": 15}
+        return {**ms, "peak_bytes": 90_000_000 + 1e6 * median}
+
+    pruned = dense * (0.15 + 0.85 * share)
     return {
-        "dense": spread(182.0),
+        "dense": spread(dense),
         "pruned": spread(pruned),
-        "speedup": 182.0 / pruned,
+        "speedup": dense / pruned,
         "ideal_speedup": 1 / (0.08 + 0.92 * share),
-        "batch": 8,
-        "length": 128,
+        "batch": batch,
+        "length": length,
         "threads": 2,
         "device": "cpu",
         "dtype": "float32",

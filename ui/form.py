@@ -224,6 +224,14 @@ def _advanced(settings: Settings, method: str, sizes: Sizes) -> dict[str, Any]:
             **keep,
             help="Takes some seconds at the end; other work on the machine disturbs it.",
         )
+        grid = st.checkbox(
+            "At nine shapes: batches of 1, 8 and 32, lengths 32, 128 and 384",
+            False,
+            key="latency_grid",
+            disabled=not latency,
+            **keep,
+            help="One short question is not sped up as a full batch is. Takes a minute or two.",
+        )
     return {
         **limits,
         "importance": importance,
@@ -232,6 +240,7 @@ def _advanced(settings: Settings, method: str, sizes: Sizes) -> dict[str, Any]:
         "seed": int(seed),
         "max_length": int(length) or None,
         "latency": latency,
+        "latency_grid": latency and grid,
     }
 
 

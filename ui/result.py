@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -24,6 +25,7 @@ def show(run: Run) -> None:
     with right:
         st.subheader("Size and speed", anchor=False)
         costs(result)
+    shapes(result.get("latencies", []))
     predicted(result)
     recovered(run, result)
     st.subheader("Look inside", anchor=False)
@@ -60,13 +62,9 @@ def headline(result: dict[str, Any]) -> None:
         _saved("FLOPs", result["flops"], units.count, words.FLOPS)
         _saved("Size on disk", result["bytes"], units.size, words.BYTES)
         if latency is not None:
-            _metric(
-                "Speed-up",
-                f"{latency['speedup']:.2f} ×",
-                f"ideal {latency['ideal_speedup']:.2f} ×",
-                words.SPEEDUP,
-                color="off",
-            )
+            speedup, ideal = latency["speedup"], latency["ideal_speedup"]
+            share = f"{units.percent(speedup / ideal, 0)} of ideal {ideal:.2f} ×"
+            _metric("Speed-up", f"{speedup:.2f} ×", share, words.SPEEDUP, color="off")
 
 
 def score_steps(score: dict[str, Any]) -> None:
@@ -165,11 +163,51 @@ def costs(result: dict[str, Any]) -> None:
     if latency is not None:
         dense, pruned = latency["dense"]["median_ms"], latency["pruned"]["median_ms"]
         rows.append(_row("Latency", dense, pruned, units.milliseconds))
+        if "peak_bytes" in latency["dense"]:  # the first version did not measure it
+            rows.append(
+                _row("Memory of a pass", *(latency[name]["peak_bytes"] for name in ("dense", "pruned")), units.size)
+            )
         note += _measured(latency)
     else:
         note += " Latency was not measured in this run."
     st.table(rows, border="horizontal", hide_index=True, alt="Costs of the dense and the pruned model.")
     st.caption(note)
+
+
+def shapes(latencies: Sequence[dict[str, Any]]) -> None:
+    """Latency at each batch and length that was measured, if there are several."""
+    if len(latencies) < 2:
+        return
+    st.subheader("Latency, shape by shape", anchor=False, help=words.SHAPES)
+    rows = [
+        {
+            "batch": found["batch"],
+            "length": found["length"],
+            **{name: found[name]["median_ms"] for name in ("dense", "pruned")},
+            **{f"memory_{name}": found[name]["peak_bytes"] / 2**20 for name in ("dense", "pruned")},
+            "speedup": found["speedup"],
+            "ideal": found["ideal_speedup"],
+            "share": found["speedup"] / found["ideal_speedup"],
+        }
+        for found in sorted(latencies, key=lambda found: (found["batch"], found["length"]))
+    ]
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        rows,
+        hide_index=True,
+        alt="Latency, speed-up and memory of the dense and the pruned model at each batch size and length.",
+        column_config={
+            "batch": number("Batch", help="Sequences at a time."),
+            "length": number("Tokens", help="Per sequence, without padding."),
+            "dense": number("Dense", format="%.1f ms"),
+            "pruned": number("Pruned", format="%.1f ms"),
+            "memory_dense": number("Memory, dense", format="%.0f MiB", help=words.MEMORY),
+            "memory_pruned": number("Memory, pruned", format="%.0f MiB", help=words.MEMORY),
+            "speedup": number("Speed-up", format="%.2f ×", help=words.SPEEDUP),
+            "ideal": number("Ideal", format="%.2f ×", help=words.SPEEDUP),
+            "share": number("Of ideal", format="percent", help=words.SPEEDUP),
+        },
+    )
 
 
 def _measured(latency: dict[str, Any]) -> str:

@@ -63,6 +63,8 @@ ENCODER = "Weights of the encoder's linear layers: what sparsity counts."
 FLOPS = "Computation for one text of the given length: multiply-adds times two, linear layers and attention."
 BYTES = "Size of model.safetensors on disk."
 SPEEDUP = "Measured time before divided by time after. Ideal: what the FLOPs alone would give."
+SHAPES = "Medians of rounds in which the dense and the pruned model take turns, so that other work hits both."
+MEMORY = "The most that tensors take during a forward pass, those of the model included."
 LOSS = (
     "What the error that is left at the sublayer's output after the refit does to the predictions: an estimate of "
     "their divergence from the dense model's, in nats, on training text."

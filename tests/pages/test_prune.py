@@ -329,6 +329,8 @@ def test_a_result_shows_score_size_and_speed(recovered: bool, latency: bool) -> 
     assert metrics["Weights removed"] == f"{100 * result['sparsity']['achieved']:.1f}%"
     assert ("Speed-up" in metrics) == latency
     assert ("not measured" in words(app)) != latency
+    costs = {row[0] for table in app.table for row in table.value.to_numpy().tolist()}
+    assert ("Memory of a pass" in costs) == latency
     assert len(charts(app)) == 2 + recovered
     assert ("After recovery" in charts(app)[0].alt) == recovered
     assert len(app.dataframe[0].value) == 3 + recovered
@@ -361,11 +363,26 @@ def test_a_recovery_shows_its_looks_and_which_state_was_kept() -> None:
     assert "168 training examples were set aside" in words(app)
 
 
+def test_latency_at_several_shapes_is_a_table() -> None:
+    run = make_sample_run(get_settings().runs_dir)
+    app = visit("prune", run=run.name)
+    (shown,) = (table.value for table in app.dataframe if "speedup" in table.value)
+    assert shown[["batch", "length"]].to_numpy().tolist() == [[1, 32], [8, 128]]
+    found = store.read_json(run / "result.json")["latency"]
+    assert shown["share"].iloc[1] == pytest.approx(found["speedup"] / found["ideal_speedup"])
+    delta = next(metric.delta for metric in app.metric if metric.label == "Speed-up")
+    assert delta == f"{100 * shown['share'].iloc[1]:.0f}% of ideal {found['ideal_speedup']:.2f} ×"
+    result = store.read_json(run / "result.json")
+    store.write_json(run / "result.json", {**result, "latencies": result["latencies"][:1]})
+    assert not any("speedup" in table.value for table in visit("prune", run=run.name).dataframe)
+
+
 def test_a_result_of_the_first_version_is_shown_as_well() -> None:
     run = make_sample_run(get_settings().runs_dir, recovered=True)
     result = store.read_json(run / "result.json")
     store.write_json(
-        run / "result.json", {k: v for k, v in result.items() if k not in ("predictions", "recovery", "budget")}
+        run / "result.json",
+        {k: v for k, v in result.items() if k not in ("predictions", "recovery", "budget", "latencies")},
     )
     app = visit("prune", run=run.name)
     assert len(charts(app)) == 1
