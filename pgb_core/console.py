@@ -130,6 +130,12 @@ def describe_latency(latency: Mapping[str, Any], *, itself: bool = False) -> str
     return f"dense {first:.1f} ms, pruned {second:.1f} ms, {speedup}; {place}"
 
 
+def describe_export(written: Mapping[str, Any]) -> str:
+    """The files of an export with their sizes, and their folder."""
+    rows = [(name, f"{size:,} bytes") for name, size in written["files"].items()]
+    return f"{table(rows)}\n{written['folder']}"
+
+
 def table(rows: list[tuple[str, ...]]) -> str:
     """`rows` as text in aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []

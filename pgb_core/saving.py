@@ -7,7 +7,7 @@ gathered and its outputs scattered; one whose matrices stand alone has the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,20 @@ def save_pruned(model: nn.Module, layouts: Sequence[tuple[int, Layout]], path: P
     config: Any = model.config
     values = config.to_dict() | {"model_type": PRUNED_TYPE, "architectures": ["PGBBertForSequenceClassification"]}
     (path / "config.json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    sublayers = [{"layer": layer, "kind": layout.shape.kind, **layout.manifest()} for layer, layout in layouts]
-    manifest = {"schema": SCHEMA, "family": "bert", "sublayers": sublayers}
-    (path / PRUNED_MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_manifest([{"layer": n, "kind": layout.shape.kind, **layout.manifest()} for n, layout in layouts], path)
+    write_weights(model, path)
+
+
+def write_manifest(sublayers: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """pgb.json, which lists the sizes of every block."""
+    manifest = {"schema": SCHEMA, "family": "bert", "sublayers": list(sublayers)}
+    (folder / PRUNED_MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def write_weights(model: nn.Module, folder: Path) -> None:
+    """model.safetensors, with every tensor of the model."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def load_pruned(path: str | Path) -> nn.Module:
