@@ -80,7 +80,7 @@ def _find(path: Path) -> Source:
         checkpoints.describe(path)  # says what is wrong with what is no model either
         return Source(path, None)
     if run.status.state != "done":
-        raise RunError(f"run {run.id} is {run.status.state}, not done; export it once it is.")
+        raise RunError(f"run {run.id} is {run.status.state}; only a run that is done can be exported.")
     return Source(run.model_dir, run)
 
 

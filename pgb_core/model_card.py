@@ -150,7 +150,7 @@ def _measured(format_: str, spec: Mapping[str, Any], result: Mapping[str, Any]) 
         "",
         "| | dense | pruned | share |",
         "| --- | --- | --- | --- |",
-        *(f"| {name} | {dense:,} | {pruned:,} | {pruned / dense:.1%} |" for name, dense, pruned in compared),
+        *(f"| {name} | {dense:,.0f} | {pruned:,.0f} | {pruned / dense:.1%} |" for name, dense, pruned in compared),
     ]
     if result["latency"] is not None:
         where = ", measured in torch, not with this graph" if format_ == "onnx" else ""
