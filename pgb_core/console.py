@@ -132,7 +132,7 @@ def describe_latency(latency: Mapping[str, Any], *, itself: bool = False) -> str
 
 def describe_export(written: Mapping[str, Any]) -> str:
     """The files of an export with their sizes, and their folder."""
-    rows = [(name, f"{size:,} bytes") for name, size in written["files"].items()]
+    rows: list[tuple[str, ...]] = [(name, f"{size:,} bytes") for name, size in written["files"].items()]
     return f"{table(rows)}\n{written['folder']}"
 
 

@@ -32,7 +32,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 folder = "path/to/this/folder"
 model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)  # reads the same config.json
 logits = model(**tokenizer(["a text", "another one"], padding=True, truncation=True, return_tensors="pt")).logits
 ```
 

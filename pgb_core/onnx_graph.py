@@ -47,7 +47,7 @@ def write_graph(model: nn.Module, file: Path) -> None:
         1: torch.export.Dim("length", min=1, max=config.max_position_embeddings),
     }
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    with _quiet():
+    with _quiet(), torch.no_grad():
         torch.onnx.export(
             _Logits(model).eval(),
             tuple(example.values()),

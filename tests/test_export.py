@@ -126,6 +126,30 @@ def test_the_folder_holds_what_the_model_needs_and_nothing_of_this_machine(save:
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
 
 
+@pytest.mark.parametrize("kind", ["tied", "untied", "zeros", "dropped"])
+def test_what_is_left_is_told_in_words(network: Network, tmp_path: Path, kind: str) -> None:
+    told = [
+        words
+        for layer in export_module._kept(save_network(network, layouts(network, kind), tmp_path))
+        for words in layer
+    ]
+    for layout, words in zip(layouts(network, kind), told, strict=True):
+        if layout.dropped or layout.untouched:
+            assert words == ("dropped" if layout.dropped else "whole")
+            continue
+        share, rest = words.split("%", maxsplit=1)
+        assert float(share) == pytest.approx(100 * layout.density, abs=0.06)
+        if kind == "untied":
+            groups = ", ".join(str(len(matrix.row_groups)) for matrix in layout.matrices())
+            assert rest == f": each matrix in groups of its own ({groups})"
+        elif kind == "zeros":
+            assert rest == ", zeros elsewhere"
+        else:
+            units = f"{layout.kept_units} of {layout.shape.units} "
+            assert rest.startswith(f": {units}{'heads' if layout.shape.kind == 'attention' else 'neurons'}")
+            assert rest.endswith(f" in {layout.group_count} groups") == (layout.group_count > 1)
+
+
 def test_an_exported_folder_is_one_more_pruned_model_to_us(save: Save, tmp_path: Path, tiny_csv: Path) -> None:
     source, out, again = save("mixed"), tmp_path / "exported", tmp_path / "again"
     export(source, out, "safetensors")
