@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from pgb_core import __version__, console, jobs, store
 from pgb_core.errors import JobCancelled, explain
+from pgb_core.export import FORMATS
 from pgb_core.settings import get_settings
 from pgb_core.spec import BUDGETS, DEVICES, IMPORTANCES, METHODS, PruneSpec
 
@@ -98,6 +99,14 @@ def latency(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answe
     if len(measured) == 1:
         return Answer(measured[0], console.describe_latency(measured[0], itself=args.against is None))
     return Answer(measured, console.describe_latencies(measured))
+
+
+def export(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Write a pruned model to be taken along."""
+    from pgb_core.export import export as export_model
+
+    written = export_model(args.source, args.out, args.format, printer.step("export"))
+    return Answer(written, console.describe_export(written))
 
 
 def runs(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
@@ -217,6 +226,12 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument(flag, type=_positives, metavar="N[,N...]", default=[default], help=text)
     sub.add_argument("--threads", type=_positive, help="CPU threads (default: all cores)")
     _add_device(sub)
+
+    sub = command("export", export, "Write the model of a run as a folder that works without this package.")
+    sub.add_argument("--run", dest="source", type=Path, required=True, help="a run folder, or the folder of a model")
+    formats = "; ".join(f"{name}: {sentence}" for name, sentence in FORMATS.items())
+    sub.add_argument("--format", choices=FORMATS, required=True, help=formats)
+    sub.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
 
     sub = command("runs", runs, "List, show or delete the runs that the dashboard keeps.")
     sub.add_argument("action", nargs="?", choices=("list", "show", "delete"), default="list")

@@ -1,5 +1,6 @@
-"""The only file that knows the module paths of `transformers`.
+"""The only file, beside `modeling_pgb_bert.py`, that knows the module paths of `transformers`.
 
+That file is what runs of a pruned model, and stands alone; this one is how the library sees a model, dense or pruned.
 An encoder is seen as a list of `Sublayer`s in the order of the forward pass (attention, feed-forward, attention, ...),
 each `x -> norm(x + exit(mix(entries(x))))`: BERT is post-LayerNorm. Everything else in `pgb_core` works on that.
 """
@@ -7,16 +8,24 @@ each `x -> norm(x + exit(mix(entries(x))))`: BERT is post-LayerNorm. Everything 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.bert.modeling_bert import BertSelfAttention, eager_attention_forward
+from transformers.models.bert.modeling_bert import BertEmbeddings, BertSelfAttention
 
 from pgb_core.layout import Kind, SublayerShape
+from pgb_core.modeling_pgb_bert import (
+    Constant,
+    Entry,
+    GroupedLinear,
+    PGBBertConfig,
+    PGBBertForSequenceClassification,
+    split_heads,
+)
 
 Mix = Callable[[tuple[Tensor, ...], Tensor | None], Tensor]
 """Entry outputs, each (B, L, k * width), and a mask -> input of the exit matrix, (B, L, k * width)."""
@@ -69,11 +78,19 @@ def embed(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     return embedded
 
 
+def sublayer_shapes(hidden: int, heads: int, intermediate: int) -> tuple[SublayerShape, SublayerShape]:
+    """Attention and feed-forward of each layer of a dense BERT."""
+    return (
+        SublayerShape("attention", hidden, heads, hidden // heads),
+        SublayerShape("feed_forward", hidden, intermediate, 1),
+    )
+
+
 def encoder_sublayers(model: nn.Module) -> list[Sublayer]:
     """The sublayers of a dense `BertForSequenceClassification`, in the order of the forward pass."""
     base: Any = model.bert
     config = base.config
-    width = config.hidden_size // config.num_attention_heads
+    attention, feed_forward = sublayer_shapes(config.hidden_size, config.num_attention_heads, config.intermediate_size)
     sublayers: list[Sublayer] = []
     for i, layer in enumerate(base.encoder.layer):
         prefix = f"bert.encoder.layer.{i}"
@@ -82,11 +99,11 @@ def encoder_sublayers(model: nn.Module) -> list[Sublayer]:
             Sublayer(
                 i,
                 config.num_hidden_layers,
-                SublayerShape("attention", config.hidden_size, config.num_attention_heads, width),
+                attention,
                 (projections.query, projections.key, projections.value),
                 layer.attention.output.dense,
                 layer.attention.output.LayerNorm,
-                attention_mix(width),
+                attention_mix(attention.width),
                 prefix,
                 ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
             )
@@ -95,7 +112,7 @@ def encoder_sublayers(model: nn.Module) -> list[Sublayer]:
             Sublayer(
                 i,
                 config.num_hidden_layers,
-                SublayerShape("feed_forward", config.hidden_size, config.intermediate_size, 1),
+                feed_forward,
                 (layer.intermediate.dense,),
                 layer.output.dense,
                 layer.output.LayerNorm,
@@ -114,71 +131,31 @@ def classify(model: nn.Module, hidden: Tensor) -> Tensor:
     return logits
 
 
-def replace_sublayer(model: nn.Module, layer: int, kind: Kind, entry: nn.Module | None, exit_: nn.Module) -> None:
-    """Put pruned modules in the place of a sublayer's matrices; its LayerNorm, activation and residual stay.
+def empty_pruned(config: Mapping[str, Any], sublayers: Sequence[Mapping[str, Any]]) -> PGBBertForSequenceClassification:
+    """A pruned classifier whose tensors have their sizes and no memory: all of them are to be assigned.
 
     Args:
-        entry: for attention, a module with the signature of `BertSelfAttention`; for feed-forward, of the
-            intermediate linear layer. None where nothing is left to compute before the exit.
-        exit_: in the place of the output linear layer.
+        config: arguments of `BertConfig`, of the dense model.
+        sublayers: of the manifest pgb.json.
     """
+    settings = PGBBertConfig(sublayers=sublayers, **config, attn_implementation="sdpa")
+    with torch.device("meta"):
+        model = PGBBertForSequenceClassification(settings)
+    model.bert.embeddings = BertEmbeddings(settings)  # it has tables of its own that no checkpoint holds
+    return model
+
+
+def pruned_modules(model: nn.Module) -> Iterator[tuple[Entry | None, GroupedLinear | Constant]]:
+    """Entry and exit of every sublayer of a pruned model, in the order of the forward pass; no entry where dropped."""
     base: Any = model.bert
-    target = base.encoder.layer[layer]
-    if kind == "attention":
-        target.attention.self = entry if entry is not None else _NoAttention()
-        target.attention.output.dense = exit_
-    else:
-        if entry is None:
-            target.intermediate = nn.Identity()
-        else:
-            target.intermediate.dense = entry
-        target.output.dense = exit_
-
-
-class GroupedSelfAttention(nn.Module):
-    """In the place of `BertSelfAttention`: any number of heads, projected by one module for query, key and value."""
-
-    is_causal = False
-
-    def __init__(self, config: Any, entry: nn.Module, width: int) -> None:
-        super().__init__()
-        self.config = config
-        self.entry = entry
-        self.width = width
-        self.dropout = config.attention_probs_dropout_prob
-
-    def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        """(B, L, hidden) -> context (B, L, heads * width) and attention weights where the implementation has them."""
-        for unused in ("past_key_values", "encoder_hidden_states"):
-            kwargs.pop(unused, None)
-        entry: Any = self.entry
-        query, key, value = (split_heads(x, self.width) for x in entry.forward_parts(hidden_states))
-        implementation = self.config._attn_implementation  # noqa: SLF001  # as in every model of transformers
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        context, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.dropout if self.training else 0.0,
-            scaling=1 / math.sqrt(self.width),
-            **kwargs,
-        )
-        return context.flatten(2), weights
+    for layer in base.encoder.layer:
+        yield getattr(layer.attention.self, "entry", None), layer.attention.output.dense
+        yield getattr(layer.intermediate, "dense", None), layer.output.dense
 
 
 def attention_sizes(model: nn.Module) -> list[int]:
-    """Sizes, heads * width, of every attention that `model`, dense or pruned, still computes."""
-    sizes: list[int] = []
-    for module in model.modules():
-        if isinstance(module, GroupedSelfAttention):
-            sizes.append(module.entry.part_size)  # type: ignore[arg-type]
-        elif isinstance(module, BertSelfAttention):
-            sizes.append(module.all_head_size)
-    return sizes
+    """Sizes, heads * width, of every attention of `model`, dense or pruned; 0 where it is dropped."""
+    return [module.all_head_size for module in model.modules() if isinstance(module, BertSelfAttention)]
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
@@ -186,24 +163,6 @@ def encoder_of(model: nn.Module) -> nn.Module:
     base: Any = model.bert
     encoder: nn.Module = base.encoder
     return encoder
-
-
-def grouped_attention(model: nn.Module, entry: nn.Module, width: int) -> nn.Module:
-    """The attention module of a pruned sublayer of `model`, around its `entry`."""
-    return GroupedSelfAttention(model.config, entry, width)
-
-
-class _NoAttention(nn.Module):
-    """In the place of `BertSelfAttention` in a dropped sublayer: hands its input on, without attention weights."""
-
-    def forward(self, hidden_states: Tensor, **_: Any) -> tuple[Tensor, None]:
-        return hidden_states, None
-
-
-def split_heads(x: Tensor, width: int) -> Tensor:
-    """(B, L, heads * width) -> (B, heads, L, width)."""
-    heads: Tensor = x.unflatten(-1, (-1, width)).transpose(1, 2)
-    return heads
 
 
 def attention_mix(width: int) -> Mix:

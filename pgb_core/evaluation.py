@@ -17,7 +17,7 @@ from pgb_core import checkpoints, tasks
 from pgb_core.architectures import attention_sizes, encoder_of
 from pgb_core.batching import Example, batches, encode, stratified_positions
 from pgb_core.errors import SpecError
-from pgb_core.grouped import GroupedLinear
+from pgb_core.modeling_pgb_bert import GroupedLinear
 from pgb_core.progress import Step, silent
 from pgb_core.saving import load_pruned
 from pgb_core.settings import get_settings

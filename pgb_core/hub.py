@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pgb_core.cache import locked, scratch
 from pgb_core.errors import CheckpointError
-from pgb_core.inspection import NEEDED, TOKENIZER_FILES, refuse_missing
+from pgb_core.inspection import NEEDED, PRUNED_MANIFEST, TOKENIZER_FILES, refuse_missing
 from pgb_core.progress import Step, silent
 from pgb_core.settings import get_settings
 
@@ -132,7 +132,7 @@ def _download(name: str, revision: str, folder: Path, step: Step) -> None:
                 name,
                 revision=revision,
                 local_dir=target,
-                allow_patterns=[*NEEDED, *TOKENIZER_FILES],
+                allow_patterns=[*NEEDED, *TOKENIZER_FILES, PRUNED_MANIFEST],
                 etag_timeout=_TIMEOUT,
             )
         except (HTTPError, OSError, ValueError) as error:

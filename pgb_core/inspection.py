@@ -27,6 +27,13 @@ UNSAFE_WEIGHTS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".ms
 PRUNED_MANIFEST = "pgb.json"
 PRUNED_TYPE = "pgb_bert"
 """`model_type` in a pruned config.json: transformers then refuses the folder instead of re-initializing its tensors."""
+PORTABLE_FILE = "modeling_pgb_bert.py"
+"""What runs of a pruned model; an exported folder holds a copy, which is there for others and never run by us."""
+AUTO_MAP = {
+    "AutoConfig": "modeling_pgb_bert.PGBBertConfig",
+    "AutoModelForSequenceClassification": "modeling_pgb_bert.PGBBertForSequenceClassification",
+}
+"""The only `auto_map` that a config.json may have, and of a pruned model alone."""
 _CONFIG_LIMIT = 2**20
 """Largest config.json that is read, in bytes."""
 _BOUNDS: dict[str, tuple[int, int, int]] = {  # key: default of transformers, least, most
@@ -193,6 +200,8 @@ def read_config(file: Path) -> dict[str, Any]:
 
 def _refuse_features(where: str, raw: Mapping[str, Any]) -> None:
     """What a config can ask for that would run foreign code, or make the model another one than we take it for."""
+    if raw.get("model_type") == PRUNED_TYPE and raw.get("auto_map") == AUTO_MAP:
+        raw = {**raw, "auto_map": None}  # as our export writes it; whatever is in that file, it stays unread
     refused = {
         "auto_map": "asks for code of its own",
         "quantization_config": "describes quantized weights",

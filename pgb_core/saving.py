@@ -7,7 +7,7 @@ gathered and its outputs scattered; one whose matrices stand alone has the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pgb_core.architectures import Sublayer, encoder_sublayers
+from pgb_core.architectures import Sublayer, empty_pruned, pruned_modules, sublayer_shapes
 from pgb_core.errors import CheckpointError
-from pgb_core.grouped import BlockSizes, Constant, Entry, GroupedLinear, entry_module, replace
 from pgb_core.inspection import PRUNED_MANIFEST, PRUNED_TYPE, describe, read_config
 from pgb_core.layout import ENTRY_NAMES, EXIT_NAME, Kind, Layout, SublayerShape
 from pgb_core.matrixwise import matrix_sizes
@@ -32,11 +31,20 @@ def save_pruned(model: nn.Module, layouts: Sequence[tuple[int, Layout]], path: P
     config: Any = model.config
     values = config.to_dict() | {"model_type": PRUNED_TYPE, "architectures": ["PGBBertForSequenceClassification"]}
     (path / "config.json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    sublayers = [{"layer": layer, "kind": layout.shape.kind, **layout.manifest()} for layer, layout in layouts]
-    manifest = {"schema": SCHEMA, "family": "bert", "sublayers": sublayers}
-    (path / PRUNED_MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_manifest([{"layer": n, "kind": layout.shape.kind, **layout.manifest()} for n, layout in layouts], path)
+    write_weights(model, path)
+
+
+def write_manifest(sublayers: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """pgb.json, which lists the sizes of every block."""
+    manifest = {"schema": SCHEMA, "family": "bert", "sublayers": list(sublayers)}
+    (folder / PRUNED_MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def write_weights(model: nn.Module, folder: Path) -> None:
+    """model.safetensors, with every tensor of the model."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def load_pruned(path: str | Path) -> nn.Module:
@@ -49,32 +57,23 @@ def load_pruned(path: str | Path) -> nn.Module:
     Raises:
         CheckpointError: the folder is not a pruned checkpoint, or it is damaged.
     """
-    from transformers import BertConfig, BertForSequenceClassification
-    from transformers.models.bert.modeling_bert import BertLayer
-
     path = Path(path)
-    layers = describe(path).layers  # refuses what is not safe to load, and what is larger than its file
-    manifest = _read_manifest(path)
-    config = BertConfig(**{**read_config(path / "config.json"), "num_hidden_layers": 0}, attn_implementation="sdpa")
-    model: Any = BertForSequenceClassification(config)
-    config.num_hidden_layers = layers
-    inputs: dict[nn.Module, int] = {}
+    describe(path)  # refuses what is not safe to load, and what is larger than its file
+    manifest, config = _read_manifest(path), read_config(path / "config.json")
     try:
-        with torch.device("meta"):  # sizes only: every tensor comes from the file
-            for layer in range(layers):
-                model.bert.encoder.layer.append(BertLayer(config, layer))
-            for sub, sizes in zip(encoder_sublayers(model), manifest["sublayers"], strict=True):
-                if (sub.layer, sub.shape.kind) != (sizes["layer"], sizes["kind"]):
-                    raise ValueError("sublayers out of order")
-                entry, exit_ = _from_manifest(sub.shape, sizes)
-                inputs |= _inputs(sub.shape, entry, exit_)
-                replace(model, sub, entry, exit_)
+        shapes = config["num_hidden_layers"] * sublayer_shapes(
+            config["hidden_size"], config["num_attention_heads"], config["intermediate_size"]
+        )
+        for place, (shape, sizes) in enumerate(zip(shapes, manifest["sublayers"], strict=True)):
+            if (sizes["layer"], sizes["kind"]) != (place // 2, shape.kind):
+                raise ValueError("sublayers out of order")
+            _refuse_misfits(shape, sizes)
+        model: nn.Module = empty_pruned(config, manifest["sublayers"])
         model.load_state_dict(load_file(path / "model.safetensors"), strict=True, assign=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} does not fit its manifest {PRUNED_MANIFEST}; export the run again.") from error
-    _refuse_unsound(path, model, inputs)
-    loaded: nn.Module = model.eval()
-    return loaded
+    _refuse_unsound(path, model)
+    return model.eval()
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -88,50 +87,33 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _from_manifest(shape: SublayerShape, sizes: dict[str, Any]) -> tuple[Entry | None, GroupedLinear | Constant]:
-    if "matrices" in sizes:
-        found = {matrix["name"]: matrix for matrix in sizes["matrices"]}
-        *entries, exit_ = [_single(found[name], *size) for name, size in matrix_sizes(shape).items()]
-        if len(sizes["matrices"]) != len(shape.matrices):
-            raise ValueError("matrices that the sublayer does not have")
-        return entry_module(entries), exit_
-    if not sizes["groups"]:
-        return None, Constant(shape.hidden)
-    return _tied(shape, sizes)
+def _refuse_misfits(shape: SublayerShape, sizes: dict[str, Any]) -> None:
+    """Raise a ValueError where the blocks are not those of any layout; sizes of tensors are checked as they load."""
+    if "matrices" not in sizes:
+        columns, rows = (sum(int(group[part]) for group in sizes["groups"]) for part in ("columns", "rows"))
+        if max(columns, rows) > shape.hidden:
+            raise ValueError("groups overlap")
+        if sizes["groups"] and columns < shape.hidden and not sizes["gather"]:
+            raise ValueError("inputs in no group, and nothing says which")
+        return
+    if tuple(matrix["name"] for matrix in sizes["matrices"]) != shape.matrices:
+        raise ValueError("not the matrices of the sublayer")
+    for matrix, size in zip(sizes["matrices"], matrix_sizes(shape).values(), strict=True):
+        groups = [(int(group["rows"]), int(group["columns"])) for group in matrix["groups"]]
+        if min(min(group) for group in groups) < 1 or size != tuple(map(sum, zip(*groups, strict=True))):
+            raise ValueError("groups do not tile their matrix")
+        if matrix["zeros"] and len(groups) > 1:
+            raise ValueError("groups with zeros")
 
 
-def _tied(shape: SublayerShape, sizes: dict[str, Any]) -> tuple[GroupedLinear, GroupedLinear]:
-    groups = sizes["groups"]
-    if any(sum(g[part] for g in groups) > shape.hidden for part in ("columns", "rows")):
-        raise ValueError("groups overlap")
-    units = tuple(int(g["units"]) * shape.width for g in groups)
-    columns, rows = tuple(int(g["columns"]) for g in groups), tuple(int(g["rows"]) for g in groups)
-    first = BlockSizes(units, columns, len(ENTRY_NAMES[shape.kind]), gather=bool(sizes["gather"]))
-    last = BlockSizes(rows, units, rest=shape.hidden - sum(rows), scatter=bool(sizes["scatter"]))
-    return GroupedLinear(first), GroupedLinear(last)
-
-
-def _single(sizes: dict[str, Any], rows: int, columns: int) -> GroupedLinear:
-    """A matrix that stands alone: its blocks tile it."""
-    groups = [(int(g["rows"]), int(g["columns"])) for g in sizes["groups"]]
-    if min(min(group) for group in groups) < 1 or (rows, columns) != tuple(map(sum, zip(*groups, strict=True))):
-        raise ValueError("groups do not tile their matrix")
-    if sizes["zeros"] and len(groups) > 1:
-        raise ValueError("groups with zeros")
-    row_sizes, column_sizes = zip(*groups, strict=True)
-    gather, scatter, zeros = (bool(sizes[key]) for key in ("gather", "scatter", "zeros"))
-    return GroupedLinear(BlockSizes(row_sizes, column_sizes, gather=gather, scatter=scatter, zeros=zeros))
-
-
-def _inputs(shape: SublayerShape, entry: Entry | None, exit_: GroupedLinear | Constant) -> dict[nn.Module, int]:
-    """How many inputs each linear layer of a sublayer is given."""
-    if entry is None or isinstance(exit_, Constant):
-        return {}
-    return {**dict.fromkeys(entry.linears, shape.hidden), exit_: entry.part_size}
-
-
-def _refuse_unsound(path: Path, model: nn.Module, inputs: dict[nn.Module, int]) -> None:
+def _refuse_unsound(path: Path, model: nn.Module) -> None:
     """What has the right sizes and is wrong all the same: weights that are no numbers, indices that point nowhere."""
+    config: Any = model.config
+    inputs: dict[nn.Module, int] = {}  # of each linear layer that is in blocks
+    for entry, exit_ in pruned_modules(model):
+        if entry is not None:
+            inputs |= dict.fromkeys(entry.linears, config.hidden_size)
+            inputs[exit_] = entry.part_size
     for prefix, module in model.named_modules():
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             if name in ("gather", "scatter"):

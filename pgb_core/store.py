@@ -50,6 +50,7 @@ __all__ = [
     "read_status",
     "recorded_status",
     "request_cancel",
+    "run_at",
     "this_process",
     "withdraw_cancel",
     "write_json",
@@ -236,6 +237,16 @@ def read_run(path: Path) -> Run:
     status = read_status(path)
     result = read_json(path / "result.json") if status.state == "done" else None
     return Run(path.name, path, read_json(path / "spec.json"), status, result)
+
+
+def run_at(path: Path) -> Run | None:
+    """The run whose folder, or the folder of whose model, `path` is; None where it is neither.
+
+    Raises:
+        RunError: it is a run, and not a readable one.
+    """
+    folder = path.parent if path.name == "model" else path
+    return read_run(folder) if all((folder / name).is_file() for name in ("status.json", "spec.json")) else None
 
 
 def find_run(runs_dir: Path, run_id: str) -> Run:

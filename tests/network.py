@@ -13,12 +13,13 @@ from torch import nn
 from pgb_core import checkpoints, evaluation, tasks
 from pgb_core.architectures import Sublayer, encoder_sublayers
 from pgb_core.batching import Batch, Example, batches, encode
-from pgb_core.grouped import PrunedSublayer, install
+from pgb_core.grouped import PrunedSublayer, cut, install
 from pgb_core.importance import SublayerStatistics, TokenWeights, collect_statistics, matrix_importance
 from pgb_core.layout import Group, Kind, Layout, MatrixLayout, SublayerLayout, SublayerShape, rectangle_layout
 from pgb_core.magnitude import magnitude_layouts
 from pgb_core.matrixwise import MatrixwiseLayout, whole_matrix
 from pgb_core.options import all_candidates
+from pgb_core.saving import save_pruned
 from pgb_core.untied import tiled_matrix
 
 
@@ -108,3 +109,11 @@ def layouts_of_all_kinds(network: Network) -> dict[str, list[Layout]]:
         "zeros": [*magnitude_layouts(network.sublayers, 0.4)],
     }
     return kinds | {"mixed": [kinds["untied"][0], kinds["zeros"][1], kinds["tied"][2], kinds["untied"][3]]}
+
+
+def save_network(network: Network, layouts: Sequence[Layout], path: Path) -> nn.Module:
+    """The network cut to `layouts`, and saved in folder `path`, without a tokenizer."""
+    modules = [cut(sub, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
+    model = install(network.model, network.sublayers, modules)
+    save_pruned(model, [(sub.layer, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)], path)
+    return model

@@ -82,6 +82,8 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
         (("runs", "delete", "20250101-000000-abcdef"), "There is no run '20250101-000000-abcdef' on this server."),
         (("runs", "paint"), "argument action: invalid choice: 'paint'"),
         (("demo", "--task", "chess"), "chess"),
+        (("export", "--run", "x"), "the following arguments are required: --format, --out"),
+        (("export", "--run", "x", "--out", "y", "--format", "pickle"), "argument --format: invalid choice: 'pickle'"),
     ],
 )
 def test_a_wrong_argument_is_one_line(
@@ -106,7 +108,7 @@ def test_a_wrong_setting_is_one_line() -> None:
     assert refused(done) == "PGB_MAX_RUNNING_JOBS='0' is not a whole number of at least 1; correct it or unset it."
 
 
-@pytest.mark.parametrize("command", ["demo", "prune", "evaluate", "latency", "runs"])
+@pytest.mark.parametrize("command", ["demo", "prune", "evaluate", "latency", "export", "runs"])
 def test_help_names_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         cli.main([command, "--help"])

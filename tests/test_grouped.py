@@ -11,7 +11,7 @@ from torch import nn
 
 from pgb_core import evaluation
 from pgb_core.architectures import encoder_sublayers
-from pgb_core.grouped import BlockSizes, GroupedLinear, cut, install
+from pgb_core.grouped import cut, install
 from pgb_core.layout import Layout, SublayerLayout
 from pgb_core.magnitude import magnitude_layouts
 from pgb_core.matrixwise import MatrixwiseLayout, matrix_sizes, whole_matrix
@@ -60,16 +60,6 @@ def test_installing_leaves_the_dense_model_alone(network: Network) -> None:
         for parameter in small.parameters():
             parameter.add_(1.0)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.model.state_dict().items())
-
-
-def test_a_grouped_linear_trains() -> None:
-    layer = GroupedLinear(BlockSizes((2, 3), (2, 2), rest=1, gather=True, scatter=True))
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.normal_()
-    layer.gather, layer.scatter = torch.tensor([3, 0, 1, 2]), torch.tensor([5, 4, 3, 2, 1, 0])
-    layer(torch.randn(2, 3, 4)).square().sum().backward()
-    assert all(parameter.grad is not None and bool((parameter.grad != 0).any()) for parameter in layer.parameters())
 
 
 @pytest.mark.parametrize("length", [1, 7])

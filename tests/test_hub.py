@@ -20,7 +20,7 @@ from huggingface_hub import constants
 from pgb_core import hub
 from pgb_core.checkpoints import load_model, resolve
 from pgb_core.errors import CheckpointError
-from pgb_core.inspection import NEEDED, TOKENIZER_FILES
+from pgb_core.inspection import AUTO_MAP, NEEDED, TOKENIZER_FILES
 from pgb_core.settings import get_settings
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -114,6 +114,14 @@ def test_a_model_is_fetched_pinned_and_loads(fake_hub: FakeHub, tiny_checkpoint:
     assert not any(file.is_symlink() for file in found.path.iterdir())
     assert not [path for path in fake_hub.asked if path.endswith((".bin", ".py", ".md"))]
     assert load_model(found.path).config.num_labels == 2
+
+
+def test_a_pruned_model_comes_with_its_manifest_and_without_its_code(fake_hub: FakeHub) -> None:
+    config = json.loads(fake_hub.files["config.json"]) | {"model_type": "pgb_bert", "auto_map": AUTO_MAP}
+    fake_hub.files |= {"config.json": json.dumps(config).encode(), "pgb.json": b"{}", "modeling_pgb_bert.py": b"evil"}
+    found = resolve("owner/name", "csv")
+    assert found.source == "pruned"
+    assert {"pgb.json"} <= {file.name for file in found.path.iterdir()} <= {*NEEDED, *TOKENIZER_FILES, "pgb.json"}
 
 
 def test_a_second_time_nothing_is_downloaded_and_offline_the_cache_serves(

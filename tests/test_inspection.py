@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from pgb_core.checkpoints import describe
 from pgb_core.errors import CheckpointError
+from pgb_core.inspection import AUTO_MAP
 
 
 @pytest.fixture
@@ -105,6 +106,40 @@ def test_describing_needs_no_torch(tiny_checkpoint: Path) -> None:
 def test_a_config_out_of_bounds_is_refused(folder: Path, changes: dict[str, Any], words: str) -> None:
     edit_config(folder, **changes)
     refused(folder, words)
+
+
+EXPORTED = {"model_type": "pgb_bert", "auto_map": AUTO_MAP}
+
+
+def test_the_auto_map_of_our_own_export_is_known(folder: Path) -> None:
+    (folder / "pgb.json").write_text("{}")
+    (folder / "modeling_pgb_bert.py").write_text("raise RuntimeError('this file was run')")
+    edit_config(folder, **EXPORTED)
+    assert describe(folder).pruned
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "bert"},
+        {"auto_map": {**AUTO_MAP, "AutoModel": "modeling_pgb_bert.PGBBertForSequenceClassification"}},
+        {"auto_map": {**AUTO_MAP, "AutoConfig": "evil.PGBBertConfig"}},
+        {"auto_map": {**AUTO_MAP, "AutoConfig": "owner/name--modeling_pgb_bert.PGBBertConfig"}},
+        {"auto_map": {**AUTO_MAP, "AutoConfig": ["modeling_pgb_bert.PGBBertConfig"]}},
+        {"auto_map": {"AutoConfig": AUTO_MAP["AutoConfig"]}},
+        {"auto_map": [AUTO_MAP]},
+        {"auto_map": True},
+    ],
+)
+def test_every_other_auto_map_is_refused(folder: Path, changes: dict[str, Any]) -> None:
+    (folder / "pgb.json").write_text("{}")
+    edit_config(folder, **{**EXPORTED, **changes})
+    refused(folder, "code of its own")
+
+
+def test_the_type_of_a_pruned_model_needs_its_manifest(folder: Path) -> None:
+    edit_config(folder, **EXPORTED)
+    refused(folder, "type 'pgb_bert'; only 'bert'")
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b" " * (2**20 + 1)])

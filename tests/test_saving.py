@@ -20,7 +20,7 @@ from pgb_core.compensation import compensate
 from pgb_core.grouped import cut, install
 from pgb_core.layout import Group, SublayerLayout, dropped_layout, rectangle_layout
 from pgb_core.saving import block_tensors, load_pruned, save_pruned
-from tests.network import Network, layouts_of_all_kinds, some_layouts
+from tests.network import Network, layouts_of_all_kinds, save_network, some_layouts
 
 
 @pytest.fixture(params=["tied", "mixed"])
@@ -92,10 +92,7 @@ def test_loading_is_strict(saved: tuple[nn.Module, Path], damage: str) -> None:
 def test_weights_and_indices_that_mean_nothing_are_refused(
     network: Network, tmp_path: Path, ending: str, position: Any, value: float, reason: str
 ) -> None:
-    layouts = some_layouts(network, 0)
-    modules = [cut(sub, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
-    pairs = [(sub.layer, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
-    save_pruned(install(network.model, network.sublayers, modules), pairs, tmp_path)
+    save_network(network, some_layouts(network, 0), tmp_path)
     assert load_pruned(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     name = next(name for name in tensors if name.endswith(ending))
@@ -122,10 +119,7 @@ def refuses(path: Path, manifest: dict[str, Any]) -> None:
 
 def write(network: Network, path: Path, kind: str) -> dict[str, Any]:
     """Save a network with layouts of one kind; its manifest."""
-    layouts = layouts_of_all_kinds(network)[kind]
-    modules = [cut(sub, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
-    pairs = [(sub.layer, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
-    save_pruned(install(network.model, network.sublayers, modules), pairs, path)
+    save_network(network, layouts_of_all_kinds(network)[kind], path)
     assert load_pruned(path)
     manifest: dict[str, Any] = json.loads((path / "pgb.json").read_text())
     return manifest
@@ -135,6 +129,16 @@ def test_groups_that_overlap_are_refused(network: Network, tmp_path: Path) -> No
     manifest = write(network, tmp_path, "tied")
     grouped = next(entry for entry in manifest["sublayers"] if len(entry["groups"]) > 1)
     grouped["groups"][0]["rows"] += 1
+    refuses(tmp_path, manifest)
+
+
+def test_groups_that_read_a_part_of_the_inputs_have_to_say_which(network: Network, tmp_path: Path) -> None:
+    save_network(network, some_layouts(network, 0), tmp_path)
+    manifest, tensors = json.loads((tmp_path / "pgb.json").read_text()), load_file(tmp_path / "model.safetensors")
+    assert manifest["sublayers"][1]["gather"]
+    manifest["sublayers"][1]["gather"] = False
+    del tensors["bert.encoder.layer.0.intermediate.dense.gather"]
+    save_file(tensors, tmp_path / "model.safetensors")
     refuses(tmp_path, manifest)
 
 
@@ -186,9 +190,7 @@ def test_a_folder_of_the_first_version_loads(network: Network, tmp_path: Path) -
         *(rectangle_layout(sub.shape, np.arange(sub.shape.units)) for sub in network.sublayers[1:3]),
         dropped_layout(network.sublayers[3].shape),
     ]
-    modules = [cut(sub, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
-    pairs = [(sub.layer, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
-    save_pruned(install(network.model, network.sublayers, modules), pairs, tmp_path)
+    save_network(network, layouts, tmp_path)
     plain = {"gather": False, "scatter": False}
     assert json.loads((tmp_path / "pgb.json").read_text()) == {
         "schema": 1,

@@ -209,3 +209,15 @@ def test_a_run_folder_is_plain_json(run_dir: Path) -> None:
     for path in run_dir.glob("*.json"):
         assert isinstance(json.loads(path.read_text()), dict)
     assert store.log_file(run_dir) == run_dir / "log.txt"
+
+
+def test_a_run_is_known_by_its_folder_and_by_its_model_s(run_dir: Path, tmp_path: Path) -> None:
+    for path in (run_dir, run_dir / "model"):
+        run = store.run_at(path)
+        assert run is not None
+        assert (run.path, run.model_dir) == (run_dir, run_dir / "model")
+    for path in (run_dir / "other", run_dir.parent, tmp_path / "nowhere" / "model"):
+        assert store.run_at(path) is None
+    (run_dir / "result.json").unlink()
+    with pytest.raises(RunError, match=r"result\.json of run"):
+        store.run_at(run_dir)

@@ -47,8 +47,9 @@ from pgb_core.baselines.units import (
 from pgb_core.batching import Batch
 from pgb_core.compensation import States, advance, first_states
 from pgb_core.fisher import differentiable_activations
-from pgb_core.grouped import Constant, PrunedSublayer, cut
+from pgb_core.grouped import PrunedSublayer, cut
 from pgb_core.importance import solve_dtype
+from pgb_core.modeling_pgb_bert import Constant
 from pgb_core.progress import Step, part, silent
 
 TEMPERATURE = 2.0

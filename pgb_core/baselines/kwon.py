@@ -37,9 +37,10 @@ from pgb_core.architectures import Sublayer
 from pgb_core.baselines.units import UnitCost, exit_sums, label_gradients, layout_of, slack_of, unit_weights
 from pgb_core.batching import Batch
 from pgb_core.compensation import ExitSums, advance, first_states
-from pgb_core.grouped import Constant, PrunedSublayer, cut
+from pgb_core.grouped import PrunedSublayer, cut
 from pgb_core.importance import solve_dtype
 from pgb_core.layout import IntArray, SublayerLayout
+from pgb_core.modeling_pgb_bert import Constant
 from pgb_core.progress import Step, part, silent
 
 SCALE_LIMIT = 10.0
