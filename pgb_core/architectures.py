@@ -149,8 +149,9 @@ def pruned_modules(model: nn.Module) -> Iterator[tuple[Entry | None, GroupedLine
     """Entry and exit of every sublayer of a pruned model, in the order of the forward pass; no entry where dropped."""
     base: Any = model.bert
     for layer in base.encoder.layer:
-        yield getattr(layer.attention.self, "entry", None), layer.attention.output.dense
-        yield getattr(layer.intermediate, "dense", None), layer.output.dense
+        for module, output in ((layer.attention.self, layer.attention.output), (layer.intermediate, layer.output)):
+            dropped = isinstance(output.dense, Constant)
+            yield (None, output.dense) if dropped else (module.entry, module.exit)
 
 
 def attention_sizes(model: nn.Module) -> list[int]:

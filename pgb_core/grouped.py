@@ -23,6 +23,7 @@ from pgb_core.modeling_pgb_bert import (
     GroupedLinear,
     entry_module,
     replace_sublayer,
+    run_sublayer,
 )
 
 
@@ -43,8 +44,10 @@ class PrunedSublayer:
 
     def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, L, hidden) -> (B, L, hidden), before residual and LayerNorm."""
-        output: Tensor = self.exit(self.hidden(x, mask))
-        return output
+        if self.entry is None or isinstance(self.exit, Constant):
+            constant: Tensor = self.exit(x)
+            return constant
+        return run_sublayer(self.entry, self.exit, lambda parts: self.mix(parts, mask), x)
 
 
 # --- building ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ of the heads that it kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,38 +75,52 @@ class GroupedLinear(nn.Module):
             return 0
         return sum(weight.numel() - int(torch.count_nonzero(weight)) for weight in self.weights)
 
-    def block_weights(self) -> Sequence[Tensor]:
-        """(parts * rows[g], columns[g]) of each group; in training, zeros get no gradient where they are to stay."""
-        if self.sizes.zeros and torch.is_grad_enabled():
-            return [weight * (weight.detach() != 0) for weight in self.weights]
-        return list(self.weights)
+    def feeds(self, exit_: GroupedLinear) -> bool:
+        """Whether block g of `exit_` reads what block g of this entry gives, and nothing else."""
+        moved = self.scatter is not None or exit_.gather is not None
+        return not moved and not self.sizes.rest and self.sizes.rows == exit_.sizes.columns
 
-    def blocks(self, x: Tensor) -> list[Tensor]:
-        """(..., inputs) -> one (tokens, parts * rows[g]) per group."""
+    def inputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(..., inputs) -> one (tokens, columns[g]) per group."""
         x = x.flatten(0, -2)  # two dimensions: a slice of columns then needs no copy before the product
         if self.gather is not None:
             x = x.index_select(1, self.gather)
-        inputs = x.split(self.sizes.columns, dim=1)
-        biases = self.bias.split([*(self.sizes.parts * r for r in self.sizes.rows), self.sizes.rest])
-        return [F.linear(i, w, b) for i, w, b in zip(inputs, self.block_weights(), biases, strict=False)]
+        inputs: tuple[Tensor, ...] = x.split(self.sizes.columns, dim=1)
+        return inputs
+
+    def block(self, g: int, x: Tensor) -> Tensor:
+        """(tokens, columns[g]) -> (tokens, parts * rows[g]), group g alone."""
+        weight: Tensor = self.weights[g]
+        if self.sizes.zeros and torch.is_grad_enabled():
+            weight = weight * (weight.detach() != 0)  # in training, zeros get no gradient where they are to stay
+        start = self.sizes.parts * sum(self.sizes.rows[:g])
+        return F.linear(x, weight, self.bias[start : start + len(weight)])
+
+    def join(self, outputs: Sequence[Tensor], leading: Sequence[int]) -> Tensor:
+        """What `block` gave for each group -> (*leading, outputs), for `parts` = 1."""
+        found = list(outputs)
+        if self.sizes.rest:
+            found.append(self.bias[-self.sizes.rest :].expand(found[0].shape[0], -1).to(found[0].dtype))
+        y = found[0] if len(found) == 1 else torch.cat(found, dim=1)
+        if self.scatter is not None:
+            y = y.index_select(1, self.scatter)
+        output: Tensor = y.unflatten(0, leading)
+        return output
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs), for `parts` = 1."""
-        outputs = self.blocks(x)
-        if self.sizes.rest:
-            outputs.append(self.bias[-self.sizes.rest :].expand(outputs[0].shape[0], -1).to(outputs[0].dtype))
-        y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-        if self.scatter is not None:
-            y = y.index_select(1, self.scatter)
-        output: Tensor = y.unflatten(0, x.shape[:-1])
-        return output
+        return self.join([self.block(g, z) for g, z in enumerate(self.inputs(x))], x.shape[:-1])
+
+    def groups(self, x: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """(..., inputs) -> for each group in turn, `parts` tensors (..., rows[g])."""
+        for g, z in enumerate(self.inputs(x)):
+            yield self.block(g, z).unflatten(0, x.shape[:-1]).chunk(self.sizes.parts, dim=-1)
 
     def forward_parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """(..., inputs) -> `parts` tensors (..., part_size); of several, each has the groups one after another."""
         if self.sizes.parts == 1:
             return (self(x),)
-        by_group = [block.chunk(self.sizes.parts, dim=1) for block in self.blocks(x)]
-        return tuple(torch.cat(part, dim=1).unflatten(0, x.shape[:-1]) for part in zip(*by_group, strict=True))
+        return tuple(torch.cat(part, dim=-1) for part in zip(*self.groups(x), strict=True))
 
 
 class SeparateLinears(nn.Module):
@@ -141,6 +155,25 @@ class Constant(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bias.expand(*x.shape[:-1], -1)
+
+
+def run_sublayer(entry: Entry, exit_: GroupedLinear, mix: Callable[[tuple[Tensor, ...]], Tensor], x: Tensor) -> Tensor:
+    """(B, L, hidden) -> (B, L, hidden), before residual and LayerNorm.
+
+    Where groups own whole units each is run from the entry to the exit by itself. Nothing is put together in between,
+    and what a group computes stays in the cache: the feed-forward of BERT-base, 8 x 128 tokens on one core, reaches
+    0.99, 0.84 and 0.68 of its ideal speed-up with 2, 4 and 8 groups; put together before the activation, 0.78, 0.77 and
+    0.59; as batched products, with their transposed copies, 0.86, 0.71 and 0.65. Only of a single short text (1 x 32)
+    are batched products an eighth faster.
+
+    Args:
+        mix: from the outputs of the entry matrices, each (B, L, units), to what the exit reads, (B, L, units).
+    """
+    if isinstance(entry, SeparateLinears) or not entry.feeds(exit_):
+        output: Tensor = exit_(mix(entry.forward_parts(x)))
+        return output
+    groups = (exit_.block(g, mix(parts).flatten(0, -2)) for g, parts in enumerate(entry.groups(x)))
+    return exit_.join(list(groups), x.shape[:-1])
 
 
 def entry_module(linears: Sequence[GroupedLinear]) -> Entry:
@@ -178,34 +211,44 @@ class _PrunedSelfAttention(BertSelfAttention):
 
 
 class GroupedSelfAttention(_PrunedSelfAttention):
-    """Self-attention of any number of heads, projected by one module for query, key and value."""
+    """Self-attention of any number of heads, from the entry to the exit, whose place in BERT is then an identity."""
 
-    def __init__(self, config: Any, entry: Entry) -> None:
+    def __init__(self, config: Any, entry: Entry, exit_: GroupedLinear) -> None:
         super().__init__(config, entry.part_size)
         self.entry = entry
+        self.exit = exit_
         self.dropout = config.attention_probs_dropout_prob
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, L, hidden) -> context (B, L, heads * width) and, of eager attention, the weights (B, heads, L, L)."""
+        """(B, L, hidden) -> the same and, of eager attention, the weights (B, heads, L, L)."""
         for unused in ("past_key_values", "encoder_hidden_states"):
             kwargs.pop(unused, None)
         implementation = self.implementation(kwargs.get("output_attentions", False))
-        width = self.attention_head_size
-        query, key, value = (split_heads(x, width) for x in self.entry.forward_parts(hidden_states))
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        context, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.dropout if self.training else 0.0,
-            scaling=1 / math.sqrt(width),
-            **kwargs,
-        )
-        return context.flatten(2), weights
+        width = self.attention_head_size
+        weights: list[Tensor | None] = []
+
+        def mix(parts: tuple[Tensor, ...]) -> Tensor:
+            query, key, value = (split_heads(x, width) for x in parts)
+            context, found = attention(
+                self,
+                query,
+                key,
+                value,
+                attention_mask,
+                dropout=self.dropout if self.training else 0.0,
+                scaling=1 / math.sqrt(width),
+                **kwargs,
+            )
+            weights.append(found)
+            joined: Tensor = context.flatten(2)
+            return joined
+
+        output = run_sublayer(self.entry, self.exit, mix, hidden_states)
+        of_groups = [found for found in weights if found is not None]
+        return output, torch.cat(of_groups, dim=1) if of_groups else None
 
 
 class NoAttention(_PrunedSelfAttention):
@@ -229,6 +272,20 @@ def split_heads(x: Tensor, width: int) -> Tensor:
     """(B, L, heads * width) -> (B, heads, L, width)."""
     heads: Tensor = x.unflatten(-1, (-1, width)).transpose(1, 2)
     return heads
+
+
+class GroupedFeedForward(nn.Module):
+    """In the place of `BertIntermediate`: from the entry to the exit, whose place in BERT is then an identity."""
+
+    def __init__(self, entry: Entry, exit_: GroupedLinear, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.entry = entry
+        self.exit = exit_
+        self.activation = activation
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, L, hidden) -> the same."""
+        return run_sublayer(self.entry, self.exit, lambda parts: self.activation(parts[0]), hidden_states)
 
 
 # --- sublayers -----------------------------------------------------------------------------------------------------
@@ -257,29 +314,29 @@ def _matrix_sizes(sizes: Mapping[str, Any]) -> BlockSizes:
     return BlockSizes(rows, columns, gather=gather, scatter=scatter, zeros=zeros)
 
 
-def replace_sublayer(encoder: nn.Module, layer: int, kind: str, entry: Entry | None, exit_: nn.Module) -> None:
+def replace_sublayer(
+    encoder: nn.Module, layer: int, kind: str, entry: Entry | None, exit_: GroupedLinear | Constant
+) -> None:
     """Put pruned modules in the place of a sublayer's matrices; its LayerNorm, activation and residual stay.
 
     Args:
         encoder: a `BertEncoder`.
         kind: `attention` or `feed_forward`.
         entry: None where nothing is left to compute before the exit.
-        exit_: in the place of the output linear layer.
     """
     base: Any = encoder
     target = base.layer[layer]
+    whole = None if entry is None or isinstance(exit_, Constant) else (entry, exit_)
     if kind == "attention":
-        attention = NoAttention(base.config) if entry is None else GroupedSelfAttention(base.config, entry)
+        attention = NoAttention(base.config) if whole is None else GroupedSelfAttention(base.config, *whole)
         # a model that has given attentions before has hooks that record them
         attention._forward_hooks.update(target.attention.self._forward_hooks)  # noqa: SLF001
-        target.attention.self = attention
-        target.attention.output.dense = exit_
+        target.attention.self, output = attention, target.attention.output
     else:
-        if entry is None:
-            target.intermediate = nn.Identity()
-        else:
-            target.intermediate.dense = entry
-        target.output.dense = exit_
+        activation = target.intermediate.intermediate_act_fn
+        target.intermediate = nn.Identity() if whole is None else GroupedFeedForward(*whole, activation)
+        output = target.output
+    output.dense = exit_ if whole is None else nn.Identity()
 
 
 # --- the model -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ gathered and its outputs scattered; one whose matrices stand alone has the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,14 @@ from pgb_core.inspection import PRUNED_MANIFEST, PRUNED_TYPE, describe, read_con
 from pgb_core.layout import ENTRY_NAMES, EXIT_NAME, Kind, Layout, SublayerShape
 from pgb_core.matrixwise import matrix_sizes
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the manifest and of the tensors' names; folders of schema 1 are read as well."""
+_FIRST_NAMES = {
+    ".attention.output.dense.": ".attention.self.exit.",
+    ".intermediate.dense.": ".intermediate.entry.",
+    ".output.dense.": ".intermediate.exit.",
+}
+"""Of schema 1, where an exit stood in the place of the dense matrix."""
 
 
 def save_pruned(model: nn.Module, layouts: Sequence[tuple[int, Layout]], path: Path) -> None:
@@ -69,7 +76,10 @@ def load_pruned(path: str | Path) -> nn.Module:
                 raise ValueError("sublayers out of order")
             _refuse_misfits(shape, sizes)
         model: nn.Module = empty_pruned(config, manifest["sublayers"])
-        model.load_state_dict(load_file(path / "model.safetensors"), strict=True, assign=True)
+        tensors = load_file(path / "model.safetensors")
+        if manifest["schema"] == 1:
+            tensors = _renamed(tensors, model.state_dict().keys())
+        model.load_state_dict(tensors, strict=True, assign=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} does not fit its manifest {PRUNED_MANIFEST}; export the run again.") from error
     _refuse_unsound(path, model)
@@ -82,9 +92,19 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         schema, family = manifest["schema"], manifest["family"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is not a pruned checkpoint: it has no readable {PRUNED_MANIFEST}.") from error
-    if schema != SCHEMA or family != "bert":
+    if schema not in (1, SCHEMA) or family != "bert":
         raise CheckpointError(f"{path} was written by another version (schema {schema}, family {family}).")
     return manifest
+
+
+def _renamed(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """`tensors` of schema 1, under the names that are `wanted` now."""
+
+    def now(name: str) -> str:
+        candidates = (name, *(name.replace(first, second) for first, second in _FIRST_NAMES.items()))
+        return next((candidate for candidate in candidates if candidate in wanted), name)
+
+    return {now(name): tensor for name, tensor in tensors.items()}
 
 
 def _refuse_misfits(shape: SublayerShape, sizes: dict[str, Any]) -> None:
@@ -137,18 +157,17 @@ def _indices(tensor: Tensor, size: int) -> bool:
 def block_tensors(sub: Sublayer, layout: Layout) -> dict[tuple[int, Kind, str], list[tuple[str, int, int]]]:
     """Where the pruned model.safetensors holds each matrix: (tensor, first row, last row + 1) per group."""
     kind = layout.shape.kind
-    path = f"{sub.prefix}.{'attention.self.entry' if kind == 'attention' else 'intermediate.dense'}"
+    path = f"{sub.prefix}.{'attention.self' if kind == 'attention' else 'intermediate'}"
     linears = layout.entry_linears()
     where: dict[tuple[int, Kind, str], list[tuple[str, int, int]]] = {(*sub.key, n): [] for n in sub.shape.matrices}
     for n, linear in enumerate(linears):
-        own = path if len(linears) == 1 else f"{path}.linears.{n}"
+        own = f"{path}.entry" if len(linears) == 1 else f"{path}.entry.linears.{n}"
         for part, name in enumerate(ENTRY_NAMES[kind][n : n + linear.parts]):
             sizes = [len(block.rows) // linear.parts for block in linear.blocks]
             where[*sub.key, name] = [
                 (f"{own}.weights.{g}", part * size, (part + 1) * size) for g, size in enumerate(sizes)
             ]
     where[*sub.key, EXIT_NAME] = [
-        (f"{sub.prefix}.{sub.paths[-1]}.weights.{g}", 0, len(block.rows))
-        for g, block in enumerate(layout.exit_linear().blocks)
+        (f"{path}.exit.weights.{g}", 0, len(block.rows)) for g, block in enumerate(layout.exit_linear().blocks)
     ]
     return where

@@ -17,10 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pgb_core import CheckpointError, RunError, SpecError, checkpoints, evaluation, modeling_pgb_bert, store
+from pgb_core import CheckpointError, RunError, SpecError, checkpoints, evaluation, latency, modeling_pgb_bert, store
 from pgb_core import __main__ as cli
 from pgb_core import export as export_module
 from pgb_core.export import export
+from pgb_core.latency import Shape
 from pgb_core.layout import Layout, dropped_layout
 from pgb_core.saving import load_pruned
 from tests.network import Network, layouts_of_all_kinds, save_network, some_layouts
@@ -153,7 +154,7 @@ def test_an_exported_folder_is_one_more_pruned_model_to_us(save: Save, tmp_path:
     assert checkpoints.describe(out) == checkpoints.describe(source)
     scores = [evaluation.evaluate_checkpoint(str(path), "csv", train_file=str(tiny_csv)) for path in (source, out)]
     assert scores[0]["score"] == scores[1]["score"]
-    assert evaluation.measure_checkpoints(str(out), batch=1, length=8, threads=1)["dense"]["median_ms"] > 0
+    assert latency.measure_checkpoints(str(out), shapes=[Shape(1, 8)], threads=1)[0]["dense"]["median_ms"] > 0
     export(out, again, "safetensors")
     assert {f.name: f.read_bytes() for f in again.iterdir()} == {f.name: f.read_bytes() for f in out.iterdir()}
 

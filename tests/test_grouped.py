@@ -62,6 +62,42 @@ def test_installing_leaves_the_dense_model_alone(network: Network) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in network.model.state_dict().items())
 
 
+def of_kind(network: Network, kind: str) -> nn.Module:
+    """The network pruned to layouts of that kind."""
+    pairs = zip(network.sublayers, layouts_of_all_kinds(network)[kind], strict=True)
+    return install(network.model, network.sublayers, [cut(sub, layout) for sub, layout in pairs])
+
+
+@pytest.mark.parametrize("kind", ["tied", "mixed", "zeros"])
+def test_it_compiles_into_one_graph_for_any_batch_and_length(network: Network, kind: str) -> None:
+    small = of_kind(network, kind)
+    torch.compiler.reset()
+    compiled = torch.compile(small, backend="eager", fullgraph=True, dynamic=True)
+    with torch.inference_mode():
+        for batch, length in ((2, 8), (3, 16), (5, 7)):
+            ids = torch.arange(batch * length).reshape(batch, length) % 20 + 5
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            torch.testing.assert_close(compiled(**inputs).logits, small(**inputs).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["tied", "mixed", "zeros"])
+def test_autocast_runs_and_trains(network: Network, kind: str, dtype: torch.dtype) -> None:
+    small = of_kind(network, kind)
+    batch = network.batches[0]
+    with torch.no_grad():
+        exact = small(**batch.inputs).logits
+    with torch.autocast("cpu", dtype):
+        close = small.train()(**batch.inputs).logits
+        assert close.shape == exact.shape
+        close.float().square().sum().backward()
+    grads = [p.grad for name, p in small.named_parameters() if "encoder.layer" in name]
+    assert all(grad is not None and grad.dtype == torch.float32 and bool(grad.isfinite().all()) for grad in grads)
+    with torch.autocast("cpu", dtype), torch.no_grad():
+        close = small.eval()(**batch.inputs).logits.float()
+    assert float((close - exact).abs().max()) < 0.05 * float(exact.abs().max())
+
+
 @pytest.mark.parametrize("length", [1, 7])
 def test_dropped_sublayers_work_for_any_batch_and_length_and_in_training(network: Network, length: int) -> None:
     layouts = [SublayerLayout(sub.shape, ()) for sub in network.sublayers]
