@@ -128,6 +128,8 @@ def entries(dense: nn.Module, densities: list[float], groups: list[int], engine:
 
 def forward_of(model: nn.Module, engine: str, folder: Path, threads: int) -> Forward:
     """How `engine` runs `model`; `folder` is for what it has to write."""
+    if engine == "onnxruntime":
+        return latency.onnx_forward_of(model, folder, threads)
     if engine == "compiled":
         return latency.forward_of(torch.compile(model, fullgraph=True))  # type: ignore[arg-type]
     return latency.forward_of(model)

@@ -22,7 +22,7 @@ from pgb_core import __version__, console, jobs, store
 from pgb_core.errors import JobCancelled, explain
 from pgb_core.export import FORMATS
 from pgb_core.settings import get_settings
-from pgb_core.spec import BUDGETS, DEVICES, IMPORTANCES, METHODS, PruneSpec
+from pgb_core.spec import BUDGETS, DEVICES, IMPORTANCES, METHODS, RUNTIMES, PruneSpec
 
 _USER_ERROR = 2
 _CANCELLED = 130
@@ -94,6 +94,7 @@ def latency(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answe
         shapes=[Shape(batch, length) for batch in args.batch for length in args.length],
         threads=args.threads,
         device=args.device,
+        runtime=args.runtime,
         step=printer.step("latency"),
     )
     if len(measured) == 1:
@@ -225,6 +226,7 @@ def make_parser() -> argparse.ArgumentParser:
         text = f"{what}, one number or several (default: {default})"
         sub.add_argument(flag, type=_positives, metavar="N[,N...]", default=[default], help=text)
     sub.add_argument("--threads", type=_positive, help="CPU threads (default: all cores)")
+    sub.add_argument("--runtime", choices=RUNTIMES, default="torch", help="what runs the models (default: %(default)s)")
     _add_device(sub)
 
     sub = command("export", export, "Write the model of a run as a folder that works without this package.")

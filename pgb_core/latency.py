@@ -6,8 +6,10 @@ what counts is their ratio, beside the ratio of their FLOPs, which no execution 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,21 @@ def forward_of(model: nn.Module) -> Forward:
     """The forward pass of a torch model, in eval mode and without gradients."""
     model.eval()
     return torch.inference_mode()(lambda inputs: model(**inputs))
+
+
+def onnx_forward_of(model: nn.Module, folder: Path, threads: int) -> Forward:
+    """The forward pass of onnxruntime, on the CPU, with the graph of a torch model, written to the new `folder`."""
+    import onnxruntime
+
+    from pgb_core.onnx_graph import OUTPUT, write_graph
+
+    folder.mkdir()
+    file = folder / "model.onnx"
+    write_graph(model, file)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run([OUTPUT], {name: values.numpy() for name, values in inputs.items()})
 
 
 # --- time ----------------------------------------------------------------------------------------------------------
@@ -137,56 +154,70 @@ def peak_bytes(model: nn.Module, inputs: dict[str, Tensor]) -> int:
 def compare(
     dense: nn.Module,
     pruned: nn.Module,
-    shape: Shape = DEFAULT,
+    shapes: Sequence[Shape] = (DEFAULT,),
     *,
     threads: int | None = None,
+    runtime: str = "torch",
     step: Step = silent,
-) -> dict[str, Any]:
-    """The contract's `latency` object; `ideal_speedup` is the ratio of the FLOPs.
+) -> list[dict[str, Any]]:
+    """The contract's `latency` object for each shape; `ideal_speedup` is the ratio of the FLOPs.
 
-    Beside the times of a model stand its `peak_bytes`.
+    Sequences are cut to as many tokens as the models have positions for. Beside the times of a torch model stand its
+    `peak_bytes`.
+
+    Args:
+        runtime: one of `spec.RUNTIMES`; onnxruntime runs on the CPU, where the models must be.
     """
+    config: Any = pruned.config
+    cut = (Shape(shape.batch, min(shape.length, config.max_position_embeddings)) for shape in shapes)
+    fitting = list(dict.fromkeys(cut))
     threads = threads or cpu_threads()
+    both = {"dense": dense, "pruned": pruned}
+    with tempfile.TemporaryDirectory() as folder:
+        if runtime == "torch":
+            forwards = {name: forward_of(model) for name, model in both.items()}
+        else:
+            step(0, 1, "writing the graphs")
+            forwards = {name: onnx_forward_of(model, Path(folder, name), threads) for name, model in both.items()}
+        return [
+            {
+                **_at(shape, both, forwards, threads, part(step, n / len(fitting), (n + 1) / len(fitting)), runtime),
+                "batch": shape.batch,
+                "length": shape.length,
+                "threads": threads,
+                "device": device_name(next(pruned.parameters()).device),
+                "dtype": "float32",
+                "runtime": runtime,
+            }
+            for n, shape in enumerate(fitting)
+        ]
+
+
+def _at(
+    shape: Shape,
+    models: Mapping[str, nn.Module],
+    forwards: Mapping[str, Forward],
+    threads: int,
+    step: Step,
+    runtime: str,
+) -> dict[str, Any]:
+    """What one shape tells of the models `dense` and `pruned`."""
 
     def round_of_shape(done: int, total: int, message: str = "") -> None:
         step(done, total, f"{shape}, {message}")
 
-    both = {"dense": dense, "pruned": pruned}
-    inputs = {name: random_inputs(model, shape) for name, model in both.items()}
-    forwards = {name: forward_of(model) for name, model in both.items()}
-    times = {
-        name: {**summary(ms), "peak_bytes": peak_bytes(both[name], inputs[name])}
-        for name, ms in take_turns(forwards, inputs, threads=threads, step=round_of_shape).items()
-    }
-    arithmetic = {name: flops(model, batch=shape.batch, length=shape.length) for name, model in both.items()}
+    inputs = {name: random_inputs(model, shape) for name, model in models.items()}
+    times = take_turns(forwards, inputs, threads=threads, step=round_of_shape)
+    found: dict[str, Any] = {name: summary(ms) for name, ms in times.items()}
+    if runtime == "torch":
+        for name, model in models.items():
+            found[name]["peak_bytes"] = peak_bytes(model, inputs[name])
+    arithmetic = {name: flops(model, batch=shape.batch, length=shape.length) for name, model in models.items()}
     return {
-        **times,
-        "speedup": times["dense"]["median_ms"] / times["pruned"]["median_ms"],
+        **found,
+        "speedup": found["dense"]["median_ms"] / found["pruned"]["median_ms"],
         "ideal_speedup": arithmetic["dense"] / arithmetic["pruned"],
-        "batch": shape.batch,
-        "length": shape.length,
-        "threads": threads,
-        "device": device_name(next(pruned.parameters()).device),
-        "dtype": "float32",
     }
-
-
-def compare_all(
-    dense: nn.Module,
-    pruned: nn.Module,
-    shapes: Sequence[Shape] = GRID,
-    *,
-    threads: int | None = None,
-    step: Step = silent,
-) -> list[dict[str, Any]]:
-    """`compare` for each of the shapes; sequences are cut to as many tokens as the models have positions for."""
-    config: Any = pruned.config
-    cut = (Shape(shape.batch, min(shape.length, config.max_position_embeddings)) for shape in shapes)
-    fitting = list(dict.fromkeys(cut))
-    return [
-        compare(dense, pruned, shape, threads=threads, step=part(step, n / len(fitting), (n + 1) / len(fitting)))
-        for n, shape in enumerate(fitting)
-    ]
 
 
 def measure_checkpoints(
@@ -197,6 +228,7 @@ def measure_checkpoints(
     shapes: Sequence[Shape] = (DEFAULT,),
     threads: int | None = None,
     device: str = "auto",
+    runtime: str = "torch",
     step: Step = silent,
 ) -> list[dict[str, Any]]:
     """Latency of a pruned checkpoint beside a dense one at each shape, as in the contract's `latency --json`.
@@ -206,9 +238,11 @@ def measure_checkpoints(
 
     Raises:
         CheckpointError: one of the checkpoints cannot be loaded.
-        SpecError: a sequence is longer than the checkpoints' positions.
+        SpecError: a sequence is longer than the checkpoints' positions, or onnxruntime is to run on a GPU.
     """
-    target = choose_device(device)
+    if runtime == "onnxruntime" and device == "cuda":
+        raise SpecError("onnxruntime is timed on the CPU; choose device cpu or auto.")
+    target = choose_device("cpu" if runtime == "onnxruntime" else device)
     pruned = load_any(checkpoints.resolve(checkpoint, task, step).path).to(target)
     dense = load_any(checkpoints.resolve(against or checkpoint, task, step).path).to(target)
     longest = max(shape.length for shape in shapes)
@@ -218,4 +252,4 @@ def measure_checkpoints(
             raise SpecError(
                 f"length {longest} is more than the checkpoint's {config.max_position_embeddings} positions."
             )
-    return compare_all(dense, pruned, shapes, threads=threads, step=step)
+    return compare(dense, pruned, shapes, threads=threads, runtime=runtime, step=step)

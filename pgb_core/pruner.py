@@ -239,7 +239,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
     if spec.latency:
         shapes = latency.GRID if spec.latency_grid else (latency.DEFAULT,)
         with clock.stage("latency"):
-            latencies = latency.compare_all(model, pruned, shapes, step=reporter.stage("latency"))
+            latencies = latency.compare(model, pruned, shapes, step=reporter.stage("latency"))
     reporter.stage("saving")
     results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
     results.save_layout(folder, sublayers, layouts, scores.importance)

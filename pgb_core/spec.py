@@ -28,6 +28,8 @@ BASELINES = ("magnitude", "heads-neurons", "kwon", "kprune")
 """Methods of others that we are compared with. They choose by rules of their own and know no constraints."""
 
 DEVICES = ("auto", "cpu", "cuda")
+RUNTIMES = ("torch", "onnxruntime")
+"""What may run the models whose latency is measured."""
 IMPORTANCES: dict[str, str] = {
     "compensated": "Optimal-brain-surgeon score of a weight, after the other weights have made up for its loss.",
     "fisher": "Fisher score of a weight, with the other weights held fixed.",

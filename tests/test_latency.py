@@ -27,8 +27,8 @@ def pruned(network: Network) -> nn.Module:
 
 def test_two_models_are_compared(network: Network) -> None:
     said: list[str] = []
-    found = latency.compare(
-        network.model, pruned(network), SMALL, threads=1, step=lambda done, total, message="": said.append(message)
+    (found,) = latency.compare(
+        network.model, pruned(network), [SMALL], threads=1, step=lambda done, total, message="": said.append(message)
     )
     for name in ("dense", "pruned"):
         assert 0 < found[name]["p10_ms"] <= found[name]["median_ms"] <= found[name]["p90_ms"]
@@ -76,8 +76,26 @@ def test_peak_memory_equals_what_the_profiler_saw(network: Network) -> None:
 
 def test_shapes_are_cut_to_the_positions_of_the_model(network: Network) -> None:
     positions = network.model.config.max_position_embeddings
-    found = latency.compare_all(network.model, network.model, [Shape(1, 8), Shape(1, 10**6), Shape(1, 10**7)])
+    found = latency.compare(network.model, network.model, [Shape(1, 8), Shape(1, 10**6), Shape(1, 10**7)])
     assert [(entry["batch"], entry["length"]) for entry in found] == [(1, 8), (1, positions)]
+
+
+def test_onnxruntime_is_timed_as_torch_is(network: Network, tiny_checkpoint: Path) -> None:
+    (found,) = latency.compare(network.model, pruned(network), [SMALL], threads=1, runtime="onnxruntime")
+    assert found["runtime"] == "onnxruntime"
+    assert found["dense"]["median_ms"] > 0
+    assert "peak_bytes" not in found["dense"]
+    (plain,) = latency.compare(network.model, pruned(network), [SMALL], threads=1)
+    assert plain["ideal_speedup"] == found["ideal_speedup"]
+    with pytest.raises(SpecError, match="on the CPU"):
+        latency.measure_checkpoints(str(tiny_checkpoint), runtime="onnxruntime", device="cuda")
+
+
+def test_onnxruntime_answers_what_torch_answers(network: Network, tmp_path: Path) -> None:
+    model = pruned(network)
+    inputs = latency.random_inputs(model, SMALL)
+    (found,) = latency.onnx_forward_of(model, tmp_path / "graph", 1)(inputs)  # type: ignore[misc]
+    torch.testing.assert_close(torch.from_numpy(found), latency.forward_of(model)(inputs).logits)  # type: ignore[attr-defined]
 
 
 def test_the_grid_begins_with_the_default_and_names_shapes() -> None:
