@@ -92,11 +92,15 @@ def scores_of(model: BertForSequenceClassification, examples: list[Example], clo
     every = planning.exit_every(SAMPLES * LENGTH, SAMPLES, sublayers)
     with clock.part("score", len(examples)):
         found = collect_statistics(
-            model, sublayers, list(batches(examples, planning.BATCH)), len(examples), exit_every=every
+            model,
+            sublayers,
+            list(batches(examples, planning.BATCH, tokens=planning.BATCH_TOKENS)),
+            len(examples),
+            exit_every=every,
         )
     with clock.part("score"):
         importance = [matrix_importance(sub, stats, "compensated") for sub, stats in zip(sublayers, found, strict=True)]
-    return planning.Scores(model, sublayers, examples, found, importance)
+    return planning.Scores(model, sublayers, examples, found, importance, [stats.weights for stats in found])
 
 
 def price(scores: planning.Scores, candidates: planning.Candidates, every: int, clock: Clock) -> planning.Tables:

@@ -104,6 +104,7 @@ def batches(
     examples: Sequence[Example],
     batch_size: int,
     *,
+    tokens: int | None = None,
     among: Sequence[int] | None = None,
     pad_id: int = 0,
     order: Literal["length", "shuffled"] = "length",
@@ -112,14 +113,27 @@ def batches(
     """Every example once, or those at the positions `among`, in batches of `batch_size` (the last may be smaller).
 
     `length` goes from short to long, ties in the given order; `shuffled` is a permutation that `seed` decides.
+
+    Args:
+        tokens: most tokens of a batch of several examples, padding included: what bounds its memory.
     """
     positions = list(range(len(examples)) if among is None else among)
     if order == "length":
         positions.sort(key=lambda position: len(examples[position].input_ids))
     else:
         positions = np.random.default_rng(seed).permutation(positions).tolist()
-    for start in range(0, len(positions), batch_size):
-        yield _collate(examples, positions[start : start + batch_size], pad_id)
+    chosen: list[int] = []
+    longest = 0
+    for position in positions:
+        length = max(longest, len(examples[position].input_ids))
+        too_long = tokens is not None and (len(chosen) + 1) * length > tokens
+        if chosen and (len(chosen) == batch_size or too_long):
+            yield _collate(examples, chosen, pad_id)
+            chosen, length = [], len(examples[position].input_ids)
+        chosen.append(position)
+        longest = length
+    if chosen:
+        yield _collate(examples, chosen, pad_id)
 
 
 def _collate(examples: Sequence[Example], positions: Sequence[int], pad_id: int) -> Batch:

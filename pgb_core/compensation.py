@@ -132,24 +132,28 @@ def refit(
 def advance(
     sub: Sublayer,
     pruned: PrunedSublayer,
-    states: Sequence[States],
-    outputs: Sequence[Tensor] | None = None,
+    states: list[States],
+    outputs: list[Tensor] | None = None,
     *,
     step: Step = silent,
 ) -> list[States]:
     """What the next sublayer reads. Where both models still agree, they share one tensor.
 
+    `states` and `outputs` are used up: they hold all calibration text, and what a batch took is free once it is done.
+
     Args:
         outputs: `dense_outputs`, where they are known.
     """
-    outputs = dense_outputs(sub, states) if outputs is None else outputs
     following: list[States] = []
-    for n, (state, output) in enumerate(zip(states, outputs, strict=True)):
+    total = len(states)
+    while states:
+        state = states.pop(0)
+        output = dense_outputs(sub, [state])[0] if outputs is None else outputs.pop(0)
         dense = sub.norm(state.dense + output)
         same = state.pruned is state.dense and pruned.layout.untouched
         after = dense if same else sub.norm(state.pruned + pruned(state.pruned, state.mask))
         following.append(replace(state, dense=dense, pruned=after))
-        step(2 * len(states) + n, 3 * len(states))
+        step(2 * total + len(following), 3 * total)
     return following
 
 

@@ -83,17 +83,27 @@ def trace(model: nn.Module, sublayers: Sequence[Sublayer], batch: Batch) -> tupl
 
 
 def exit_gradients(
-    model: nn.Module, sublayers: Sequence[Sublayer], batches: Sequence[Batch], *, seed: int = 0
+    model: nn.Module,
+    sublayers: Sequence[Sublayer],
+    batches: Sequence[Batch],
+    among: range | None = None,
+    *,
+    seed: int = 0,
 ) -> list[Tensor]:
-    """(K, T, hidden) per sublayer: what `directions` send back to its output, for all real tokens of the batches."""
+    """(K, T, hidden) per sublayer: what `directions` send back to its output, for all real tokens of the batches.
+
+    Args:
+        among: the places of the sublayers that are wanted; default all.
+    """
+    wanted = among or range(len(sublayers))
     device = sublayers[0].exit.weight.device
     samples = 1 + max(int(batch.indices.max()) for batch in batches)
     signs = random_signs(samples, model, seed, DRAWS)
-    found: list[list[Tensor]] = [[] for _ in sublayers]
+    found: list[list[Tensor]] = [[] for _ in wanted]
     with differentiable_activations(model):
         for batch in (batch.to(device) for batch in batches):
             traces, logits = trace(model, sublayers, batch)
-            outputs = [ys[-1] for _, ys in traces]
+            outputs = [traces[place][1][-1] for place in wanted]
             vs = directions(logits.detach(), signs[:, batch.indices].to(device))
             gradients = [torch.autograd.grad(logits, outputs, grad_outputs=v, retain_graph=True) for v in vs]
             real = batch.attention_mask.bool()

@@ -23,7 +23,7 @@ from pgb_core.compensation import compensate
 from pgb_core.constraints import Constraints
 from pgb_core.errors import SpecError
 from pgb_core.grouped import PrunedSublayer
-from pgb_core.importance import SublayerStatistics, collect_statistics, matrix_importance
+from pgb_core.importance import SublayerStatistics, TokenWeights, collect_statistics, matrix_importance
 from pgb_core.layout import Layout, SublayerShape, rectangle_layout
 from pgb_core.magnitude import magnitude_layouts
 from pgb_core.options import TABLE_METHODS, Option, all_candidates
@@ -31,7 +31,8 @@ from pgb_core.pricing import price_candidates, pricing_batches
 from pgb_core.progress import Step, silent
 from pgb_core.untied import all_tiled_matrices, price_untied
 
-BATCH = 32
+BATCH, BATCH_TOKENS = 32, 1024
+"""Most texts and most tokens of a batch: the activations of all layers are held for the backward pass."""
 GRAM_TOKENS = 20
 """Tokens behind an exit's Gram matrix, for each of its rows."""
 
@@ -42,23 +43,26 @@ Tables = list[list[Option]]
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Stage 1: what one pass over the calibration text says of the network."""
+    """Stage 1: what one pass over the calibration text says of the network.
+
+    `statistics` may be cleared, to save memory, once there are tables: the refit takes the `weights` alone.
+    """
 
     model: nn.Module
     sublayers: list[Sublayer]
     calibration: Sequence[Example]
     statistics: list[SublayerStatistics]
     importance: list[dict[str, Tensor]]
+    weights: list[TokenWeights]
 
     @property
     def batches(self) -> list[Batch]:
         """The calibration text, from short to long."""
-        return list(batches(self.calibration, BATCH))
+        return list(batches(self.calibration, BATCH, tokens=BATCH_TOKENS))
 
     def refit(self, layouts: Sequence[Layout], *, step: Step = silent) -> list[PrunedSublayer]:
         """Stage 4 for any layouts."""
-        weights = [stats.weights for stats in self.statistics]
-        return compensate(self.model, self.sublayers, layouts, weights, self.batches, step=step)
+        return compensate(self.model, self.sublayers, layouts, self.weights, self.batches, step=step)
 
 
 def score(
@@ -74,7 +78,7 @@ def score(
     statistics = collect_statistics(
         model,
         sublayers,
-        list(batches(calibration, BATCH)),
+        list(batches(calibration, BATCH, tokens=BATCH_TOKENS)),
         len(calibration),
         exit_every=exit_every(sum(len(example.input_ids) for example in calibration), len(calibration), sublayers),
         fisher=importance == "fisher",
@@ -82,7 +86,7 @@ def score(
         step=step,
     )
     found = [matrix_importance(sub, stats, importance) for sub, stats in zip(sublayers, statistics, strict=True)]
-    return Scores(model, sublayers, calibration, statistics, found)
+    return Scores(model, sublayers, calibration, statistics, found, [stats.weights for stats in statistics])
 
 
 def exit_every(tokens: int, samples: int, sublayers: Sequence[Sublayer]) -> int:
@@ -104,7 +108,7 @@ def candidates_of(method: str, scores: Scores, *, seed: int = 0, step: Step = si
 def tables_of(method: str, scores: Scores, candidates: Candidates, *, seed: int = 0, step: Step = silent) -> Tables:
     """Stage 3a: the prices of all that `candidates_of` the same method found."""
     price: Callable[..., Tables] = price_candidates if method in TABLE_METHODS else price_untied
-    fit, test = pricing_batches(scores.calibration, seed, BATCH)
+    fit, test = pricing_batches(scores.calibration, seed, BATCH, BATCH_TOKENS)
     return price(scores.model, scores.sublayers, scores.statistics, candidates, fit, test, step=step)
 
 

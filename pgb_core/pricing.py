@@ -34,6 +34,8 @@ from pgb_core.progress import Step, silent
 
 FIT_TOKENS, TEST_TOKENS = 8_192, 8_192
 """Calibration tokens on which options are refitted, and further ones that measure them."""
+AT_ONCE = 8
+"""Sublayers whose gradients are held at once: they are larger than the model, and a pass for some more costs little."""
 
 
 # --- text ----------------------------------------------------------------------------------------------------------
@@ -168,13 +170,14 @@ def markets(
     test: Sequence[Batch],
 ) -> Iterator[Market]:
     """The market of every sublayer in turn, as the dense model reads the text."""
-    gradients = exit_gradients(model, sublayers, test)
+    gradients: list[Tensor] = []
     fit_states, test_states = first_states(model, fit), first_states(model, test)
     for i, (sub, stats) in enumerate(zip(sublayers, statistics, strict=True)):
-        yield market_of(sub, stats, fit_states, test_states, gradients[i])
-        gradients[i] = gradients[i].new_empty(0)  # they take much memory
+        if not gradients:
+            gradients = exit_gradients(model, sublayers, test, range(i, min(i + AT_ONCE, len(sublayers))))
+        yield market_of(sub, stats, fit_states, test_states, gradients.pop(0))
         whole = cut(sub, untouched_layout(sub.shape))
-        fit_states, test_states = (advance(sub, whole, states) for states in (fit_states, test_states))
+        fit_states, test_states = (advance(sub, whole, list(states)) for states in (fit_states, test_states))
 
 
 def price_candidates(
@@ -200,7 +203,9 @@ def price_candidates(
     return tables
 
 
-def pricing_batches(calibration: Sequence[Example], seed: int, batch_size: int) -> tuple[list[Batch], list[Batch]]:
+def pricing_batches(
+    calibration: Sequence[Example], seed: int, batch_size: int, tokens: int | None = None
+) -> tuple[list[Batch], list[Batch]]:
     """Two disjoint samples of the calibration text: one to refit options on, one to measure them on."""
     order = np.random.default_rng(seed).permutation(len(calibration))
     lengths = np.cumsum([len(calibration[i].input_ids) for i in order])
@@ -209,6 +214,6 @@ def pricing_batches(calibration: Sequence[Example], seed: int, batch_size: int) 
     end = max(split + 1, int(np.searchsorted(lengths, wanted * (FIT_TOKENS + TEST_TOKENS), side="right")))
     fit, test = (np.sort(part).tolist() for part in (order[:split], order[split:end]))
     return (
-        list(batches(calibration, batch_size, among=fit)),
-        list(batches(calibration, batch_size, among=test)),
+        list(batches(calibration, batch_size, tokens=tokens, among=fit)),
+        list(batches(calibration, batch_size, tokens=tokens, among=test)),
     )

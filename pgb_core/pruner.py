@@ -307,6 +307,7 @@ def make_plan(spec: PruneSpec, scores: Scores, reporter: Reporter, clock: _Clock
         found = candidates_of(spec.method, scores, seed=spec.seed, step=reporter.stage("grouping"))
     with clock.stage("budget"):
         tables = tables_of(spec.method, scores, found, seed=spec.seed, step=reporter.stage("budget"))
+        scores.statistics.clear()  # larger than the model, and this run has one target
         goal = Goal(spec.sparsity, spec.budget, spec.constraints)
         choice = choose_options(scores.sublayers, tables, spec.method, goal)
         shared = list(TABLE_METHODS) if spec.method in TABLE_METHODS else [spec.method]

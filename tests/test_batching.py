@@ -108,6 +108,20 @@ def test_batches_by_length_go_from_short_to_long(examples: list[Example], size: 
     assert padding <= in_order
 
 
+@given(EXAMPLES, st.integers(1, 9), st.integers(1, 60))
+def test_batches_of_at_most_so_many_tokens(examples: list[Example], size: int, tokens: int) -> None:
+    found = list(batches(examples, size, tokens=tokens))
+    together = np.sort(np.concatenate([batch.indices.numpy() for batch in found])).tolist() if found else []
+    assert together == list(range(len(examples)))
+    lengths = [len(example.input_ids) for example in examples]
+    for batch, after in zip(found, [*found[1:], None], strict=True):
+        assert batch.input_ids.numel() <= tokens or len(batch.indices) == 1
+        assert len(batch.indices) <= size
+        if after is not None:  # one more would have been too many
+            following = lengths[int(after.indices[0])]
+            assert len(batch.indices) == size or (len(batch.indices) + 1) * following > tokens
+
+
 def test_shuffled_order_depends_on_the_seed_alone() -> None:
     examples = [Example((1,), (0,), 0)] * 50
     orders = [
