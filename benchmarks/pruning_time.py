@@ -1,6 +1,6 @@
-"""What pruning costs a BERT of base size, against one forward and backward pass of training over its calibration text.
+"""Seconds and memory of pruning a BERT of base size, beside one forward and backward pass over its calibration text.
 
-    python -m benchmarks.cost [--layers 2] [--samples 192] [--every 4] [--threads 1] [--part PART ...]
+    python -m benchmarks.pruning_time [--layers 2] [--samples 192] [--every 4] [--threads 1] [--part PART ...]
 
 The model has the shape of BERT-base and random weights, the texts are random tokens, 1,024 samples of 128: times do not
 depend on the values, so nothing is downloaded. Only `--layers` of the 12 layers are built and only `--samples` of the
@@ -12,14 +12,15 @@ Parts: `pass`, forward and backward with gradients for all parameters, batches o
 others; `score`; `grouping`, the candidate layouts; `tables`, their prices; `refit` at the sparsities 0.5 and 0.88;
 `resolve`, the budget solved anew (not multiplied up by layers: see benchmarks/budget.py). Parts that others need run
 too. CPU seconds are those of all threads; take them where the machine does other work, with `--threads 1`, as threads
-that wait for each other count as well. Prints a Markdown table and writes OUT.
+that wait for each other count as well. Memory is the most that the process held during a part (Linux), less what it
+held with the model loaded; it is not multiplied up, so only a run with all layers and samples tells it. Prints a
+Markdown table and writes OUT.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +52,9 @@ class Clock:
 
     def __init__(self, layers: int) -> None:
         self.seconds: dict[str, dict[str, float]] = {}
+        self.memory: dict[str, int] = {}
         self._layers = LAYERS / layers
+        self.loaded = held()
 
     @contextmanager
     def part(self, name: str, samples: int = SAMPLES, every: int = 1) -> Iterator[None]:
@@ -60,11 +63,30 @@ class Clock:
         `samples`: how many were read, if the time grows with them; `every`: how often it is counted.
         """
         scale = self._layers * SAMPLES / samples * every
+        forget_peak()
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         found = self.seconds.setdefault(name, {"wall": 0.0, "cpu": 0.0})
         found["wall"] += scale * (time.perf_counter() - wall)
         found["cpu"] += scale * (time.process_time() - cpu)
+        self.memory[name] = max(self.memory.get(name, 0), held(peak=True) - self.loaded)
+
+
+_PROCESS = Path("/proc/self")
+
+
+def held(*, peak: bool = False) -> int:
+    """Bytes that this process holds in memory, or the most since `forget_peak`; 0 where the system does not tell."""
+    file = _PROCESS / "status"
+    lines = file.read_text().splitlines() if file.exists() else []
+    name = "VmHWM:" if peak else "VmRSS:"
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), 0)
+
+
+def forget_peak() -> None:
+    """Let the peak begin anew."""
+    if (_PROCESS / "clear_refs").exists():
+        (_PROCESS / "clear_refs").write_text("5")
 
 
 def base_model(layers: int) -> BertForSequenceClassification:
@@ -116,7 +138,8 @@ def price(scores: planning.Scores, candidates: planning.Candidates, every: int, 
 def measure(layers: int, samples: int, every: int, parts: list[str]) -> dict[str, Any]:
     """Seconds of the `parts` and of those that they need, and the milliseconds of a re-solve."""
     wanted = {*parts, *(needed for part in parts for needed in NEEDS.get(part, []))}
-    clock, model, examples = Clock(layers), base_model(layers), random_examples(samples)
+    model, examples = base_model(layers), random_examples(samples)
+    clock = Clock(layers)
 
     def one_pass() -> None:
         if "pass" in wanted:
@@ -133,6 +156,8 @@ def measure(layers: int, samples: int, every: int, parts: list[str]) -> dict[str
             candidates = planning.candidates_of(METHOD, scores)
     if "tables" in wanted:
         tables = price(scores, candidates, every, clock)
+    if "refit" in wanted:
+        scores.statistics.clear()  # as a run does
     for sparsity in SPARSITIES if "refit" in wanted else ():
         choice = planning.choose_options(scores.sublayers, tables, METHOD, planning.Goal(sparsity))
         layouts = [table[option].layout for table, option in zip(tables, choice.options, strict=True)]
@@ -150,7 +175,8 @@ def measure(layers: int, samples: int, every: int, parts: list[str]) -> dict[str
         "seconds": clock.seconds,
         "ratios": ratios(clock.seconds),
         "resolve_ms": resolve_ms,
-        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "memory_bytes": clock.memory,
+        "model_bytes": sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
     }
 
 
@@ -186,22 +212,28 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cost.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/pruning_time.json"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     found = measure(given.layers, given.samples, given.every, given.part)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    rows = [["part", "seconds", "CPU seconds", "of the pass", "of its CPU time"]]
+    rows = [["part", "seconds", "CPU seconds", "of the pass", "of its CPU time", "memory above the model"]]
     whole = found["seconds"].get("pass")
     for name, took in found["seconds"].items():
         shares = [f"{took[kind] / whole[kind]:.2f}" if whole else "" for kind in ("wall", "cpu")]
-        rows.append([name, f"{took['wall']:.0f}", f"{took['cpu']:.0f}", *shares])
-    rows += [[name, "", "", f"{r['wall']:.2f}", f"{r['cpu']:.2f}"] for name, r in found["ratios"].items()]
+        memory = f"{found['memory_bytes'][name] / 2**30:.2f} GiB"
+        rows.append([name, f"{took['wall']:.0f}", f"{took['cpu']:.0f}", *shares, memory])
+    rows += [[name, "", "", f"{r['wall']:.2f}", f"{r['cpu']:.2f}", ""] for name, r in found["ratios"].items()]
     print(markdown(rows))
     if found["resolve_ms"] is not None:
         print(f"\nre-solve: {found['resolve_ms']:.1f} ms")
-    print(f"peak memory: {found['peak_memory_gb']:.1f} GB, of {found['layers']} layers and {found['samples']} samples")
+    most = max(size for name, size in found["memory_bytes"].items() if name != "pass") / 2**30
+    model = found["model_bytes"] / 2**30
+    print(
+        f"\npeak memory: {most:.2f} GiB above the loaded model, which has {model:.2f} GiB, "
+        f"of {found['layers']} layers and {found['samples']} samples"
+    )
 
 
 if __name__ == "__main__":
