@@ -56,8 +56,8 @@ def test_the_result_follows_the_contract(finished: tuple[Path, Any, list[Progres
     folder, result, _ = finished
     assert json.loads((folder / "result.json").read_text()) == result
     assert {
-        "schema", "method", "sparsity", "budget", "parameters", "flops", "bytes", "score", "latency", "seconds", "sublayers",
-        "predictions", "recovery", "environment",
+        "schema", "method", "sparsity", "budget", "parameters", "flops", "bytes", "score", "latency", "seconds",
+        "sublayers", "predictions", "recovery", "environment",
     } == result.keys()  # fmt: skip
     assert result["score"].keys() == {
         "metric", "dense", "masked", "compensated", "recovered", "samples", "standard_error"
