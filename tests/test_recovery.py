@@ -243,5 +243,5 @@ def test_zeros_of_the_encoder_stay(untrained: Path, examples: list[Example]) -> 
 
 
 def test_default_learning_rates_are_those_of_the_method() -> None:
-    assert default_learning_rate(384) == 1e-4
+    assert default_learning_rate(384) == 5e-5
     assert 2e-5 <= default_learning_rate(1024) <= default_learning_rate(768) <= 5e-5

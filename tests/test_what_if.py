@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgb_core.budget import choose
+from pgb_core.budget import frontier
 from pgb_core.what_if import CLOSE, multiplier, nearest, rate
 
 Problem = tuple[list[list[int]], list[list[float]], list[int]]
@@ -25,7 +25,8 @@ def problems(draw: st.DrawFn) -> Problem:
     losses = [rng.random(n).tolist() for n in sizes]
     if draw(st.booleans()):
         return costs, losses, [int(rng.integers(n)) for n in sizes]
-    return costs, losses, choose(costs, losses, round(draw(st.floats(0, 1)) * sum(map(max, costs))), slack=1000)
+    budget = round(draw(st.floats(0, 1)) * sum(map(max, costs)))
+    return costs, losses, list(frontier(costs, losses, [budget], slack=1000)[0].options)
 
 
 def total_regret(problem: Problem, price: float) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from pgb_core.figures import predictions, recovery, scores
+from pgb_core.spec import BUDGETS
 from pgb_core.store import Run
 from ui import charts, constraints, frame, runs, units, words
 
@@ -52,10 +53,10 @@ def headline(result: dict[str, Any]) -> None:
         # runs of the first version say nothing of the budget: it was weights
         budget = result.get("budget", {"unit": "weights", "achieved": result["sparsity"]["achieved"]})
         _metric(
-            "Weights removed" if budget["unit"] == "weights" else "Encoder FLOPs removed",
+            "Weights removed" if budget["unit"] == "weights" else "FLOPs removed",
             units.percent(budget["achieved"]),
             f"target {units.percent(result['sparsity']['target'])}",
-            words.SPARSITY,
+            words.SPARSITY if budget["unit"] == "weights" else BUDGETS[budget["unit"]],
             color="off",
         )
         _saved("Parameters", result["parameters"], units.count, words.PARAMETERS)
