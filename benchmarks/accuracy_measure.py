@@ -17,6 +17,7 @@ from pgb_core import checkpoints, evaluation, planning, recovery, tasks
 from pgb_core.batching import Example, encode, stratified_positions
 from pgb_core.errors import PGBError, reason
 from pgb_core.grouped import PrunedSublayer, install
+from pgb_core.joint import Together
 from pgb_core.options import TABLE_METHODS
 from pgb_core.progress import Step, silent
 from pgb_core.spec import BASELINES
@@ -87,10 +88,16 @@ class Subject:
         else:
             tables, seconds["tables"] = self.tables(method)
             started = time.perf_counter()
-            choice = planning.choose_options(scores.sublayers, tables, method, planning.Goal(sparsity))
+            goal = planning.Goal(sparsity)
+            choice, _ = planning.choose_settled(scores.sublayers, tables, method, goal, self.together)
             layouts = [table[option].layout for table, option in zip(tables, choice.options, strict=True)]
             sublayers, loss = scores.refit(layouts, step=self.step), choice.loss
         return Pruned(sublayers, loss, {**seconds, "pruning": time.perf_counter() - started})
+
+    @cached_property
+    def together(self) -> Together:
+        """What drops lose together."""
+        return planning.joint_drops(self.scores[0], seed=self.seed)
 
     @cached_property
     def _tables(self) -> dict[str, tuple[planning.Tables, float]]:

@@ -33,7 +33,7 @@ def main() -> None:
         place = chosen(network)
         detail(network[place])
         if tables:
-            options(network[place], tables[place], ratings[place])
+            options(network[place], tables[place], ratings[place], run.result.get("restored", []))
         matrices_link(run, network[place])
     with left:
         overview(network, place, [text.closest(*pair) for pair in zip(tables, ratings, strict=True)])
@@ -113,8 +113,10 @@ def detail(sublayer: Sublayer) -> None:
         st.metric(f"{unit.capitalize()} kept", f"{sublayer.kept_units} of {sublayer.units}", help=words.UNITS)
 
 
-def options(sublayer: Sublayer, table: dict[str, Any], ratings: list[Rating]) -> None:
+def options(sublayer: Sublayer, table: dict[str, Any], ratings: list[Rating], restored: list[dict[str, Any]]) -> None:
     """Why one sublayer became what it is, and what came close: in words, as a chart and as a table."""
+    if why := text.explain_restored(table, restored):
+        st.markdown(why, help=words.RESTORED)
     st.write(text.explain_choice(table, ratings))
     if closeness := text.explain_closeness(table, ratings):
         st.markdown(closeness, help=words.REGRET)

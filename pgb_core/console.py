@@ -96,6 +96,7 @@ def describe_result(result: Mapping[str, Any]) -> str:
         rows.append(("latency", describe_latency(result["latency"])))
     if len(result.get("predictions") or {}) > 1:
         rows.append(("predicted", describe_predictions(result["predictions"])))
+    rows += [("restored", describe_restored(entry)) for entry in result.get("restored", [])]
     rows.append(("took", f"{result['seconds']['total']:.0f} s"))
     return table(rows)
 
@@ -115,6 +116,15 @@ def describe_predictions(predictions: Mapping[str, Mapping[str, Any] | None]) ->
     """The loss that the shared option tables predict for each method."""
     losses = (f"{name} {'out of reach' if p is None else format(p['loss'], '.3g')}" for name, p in predictions.items())
     return f"loss by the option tables: {', '.join(losses)}"
+
+
+def describe_restored(restored: Mapping[str, Any]) -> str:
+    """A sublayer that could not be dropped beside others, and why."""
+    layer, kind = restored["pin"]["layer"], restored["pin"]["kind"]
+    return (
+        f"{layer}.{kind}: with it the drops would have lost {restored['together']:.3g} nats together, "
+        f"not the {restored['alone']:.3g} of their prices"
+    )
 
 
 def describe_latency(latency: Mapping[str, Any], *, itself: bool = False) -> str:

@@ -24,6 +24,7 @@ from pgb_core.constraints import Constraints
 from pgb_core.errors import SpecError
 from pgb_core.grouped import PrunedSublayer
 from pgb_core.importance import SublayerStatistics, TokenWeights, collect_statistics, matrix_importance
+from pgb_core.joint import Restored, Together, divergence_of_drops, settle
 from pgb_core.layout import Layout, SublayerShape, rectangle_layout
 from pgb_core.magnitude import magnitude_layouts
 from pgb_core.options import TABLE_METHODS, Option, all_candidates
@@ -139,6 +140,27 @@ def choose_options(sublayers: Sequence[Sublayer], tables: Tables, method: str, g
     return replace(choice, options=tuple(n[option] for n, option in zip(offered, choice.options, strict=True)))
 
 
+def joint_drops(scores: Scores, *, seed: int = 0) -> Together:
+    """What drops lose together, on the text that the prices are measured on."""
+    fit, test = pricing_batches(scores.calibration, seed, BATCH, BATCH_TOKENS)
+    return divergence_of_drops(scores.model, scores.sublayers, scores.weights, fit, test)
+
+
+def choose_settled(
+    sublayers: Sequence[Sublayer], tables: Tables, method: str, goal: Goal, together: Together
+) -> tuple[Choice, list[Restored]]:
+    """Stages 3b and 3c: as `choose_options`, but what is dropped together has been tried together.
+
+    Raises:
+        SpecError: the target is out of reach.
+    """
+
+    def choose(constraints: Constraints) -> Choice:
+        return choose_options(sublayers, tables, method, replace(goal, constraints=constraints))
+
+    return settle(choose, sublayers, tables, goal.constraints, together)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a table says that a method would do at a goal."""
@@ -153,13 +175,13 @@ class Prediction:
 
 
 def predictions(
-    sublayers: Sequence[Sublayer], tables: Tables, methods: Sequence[str], goal: Goal
+    sublayers: Sequence[Sublayer], tables: Tables, methods: Sequence[str], goal: Goal, together: Together
 ) -> dict[str, Prediction | None]:
     """What each of the `methods` that share these tables would do; None for one that cannot reach the goal."""
     found: dict[str, Prediction | None] = {}
     for method in methods:
         try:
-            choice = choose_options(sublayers, tables, method, goal)
+            choice, _ = choose_settled(sublayers, tables, method, goal, together)
         except SpecError:
             found[method] = None
             continue

@@ -23,6 +23,7 @@ from pgb_core.architectures import encoder_sublayers
 from pgb_core.batching import Example, encode, stratified_positions
 from pgb_core.errors import JobCancelled, explain, reason
 from pgb_core.grouped import cut, install
+from pgb_core.joint import Restored
 from pgb_core.layout import Layout
 from pgb_core.options import TABLE_METHODS
 from pgb_core.planning import (
@@ -32,7 +33,8 @@ from pgb_core.planning import (
     Tables,
     by_baseline,
     candidates_of,
-    choose_options,
+    choose_settled,
+    joint_drops,
     predictions,
     score,
     tables_of,
@@ -72,10 +74,14 @@ class Loaded:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is to be kept: the option tables, the choice among them, and what other methods would have chosen."""
+    """What is to be kept: the option tables, the choice among them, and what other methods would have chosen.
+
+    `restored` are the sublayers that the tables alone would have dropped.
+    """
 
     tables: Tables
     chosen: tuple[int, ...]
+    restored: list[Restored]
     predictions: dict[str, Prediction | None]
 
     @property
@@ -244,7 +250,8 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
     results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
     results.save_layout(folder, sublayers, layouts, scores.importance)
     if plan is not None:
-        results.save_options(folder, sublayers, plan.tables, plan.chosen, spec)
+        pins = (*spec.pins, *(str(r.pin) for r in plan.restored))
+        results.save_options(folder, sublayers, plan.tables, plan.chosen, replace(spec, pins=pins))
     return {
         "schema": store.SCHEMA,
         "method": spec.method,
@@ -262,6 +269,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
             results.describe_sublayer(sub, layout, values)
             for sub, layout, values in zip(sublayers, layouts, scores.importance, strict=True)
         ],
+        "restored": [] if plan is None else [asdict(r) for r in plan.restored],
         "predictions": {} if plan is None else {name: p and asdict(p) for name, p in plan.predictions.items()},
         "recovery": recovered and {**asdict(recovered), "history": [asdict(check) for check in recovered.history]},
         "environment": results.environment(loaded.device),
@@ -309,10 +317,11 @@ def make_plan(spec: PruneSpec, scores: Scores, reporter: Reporter, clock: _Clock
         tables = tables_of(spec.method, scores, found, seed=spec.seed, step=reporter.stage("budget"))
         scores.statistics.clear()  # larger than the model, and this run has one target
         goal = Goal(spec.sparsity, spec.budget, spec.constraints)
-        choice = choose_options(scores.sublayers, tables, spec.method, goal)
+        together = joint_drops(scores, seed=spec.seed)
+        choice, restored = choose_settled(scores.sublayers, tables, spec.method, goal, together)
         shared = list(TABLE_METHODS) if spec.method in TABLE_METHODS else [spec.method]
-        predicted = predictions(scores.sublayers, tables, shared, goal)
-    return Plan(tables, choice.options, predicted)
+        predicted = predictions(scores.sublayers, tables, shared, goal, together)
+    return Plan(tables, choice.options, restored, predicted)
 
 
 def _scores(spec: PruneSpec, loaded: Loaded, models: dict[str, nn.Module], reporter: Reporter) -> dict[str, Any]:

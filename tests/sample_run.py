@@ -345,6 +345,7 @@ def _result(
             "total": 155.0 if recovered else 120.0,
         },
         "sublayers": [_sublayer(layer, layout) for layer, layout in layouts],
+        "restored": [],
         "predictions": _predictions(method, layouts, lost),
         "recovery": _recovery(scores["recovered"]) if recovered else None,
         "environment": {

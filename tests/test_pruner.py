@@ -57,7 +57,7 @@ def test_the_result_follows_the_contract(finished: tuple[Path, Any, list[Progres
     assert json.loads((folder / "result.json").read_text()) == result
     assert {
         "schema", "method", "sparsity", "budget", "parameters", "flops", "bytes", "score", "latency",
-        "latencies", "seconds", "sublayers", "predictions", "recovery", "environment",
+        "latencies", "seconds", "sublayers", "restored", "predictions", "recovery", "environment",
     } == result.keys()  # fmt: skip
     assert result["score"].keys() == {
         "metric", "dense", "masked", "compensated", "recovered", "samples", "standard_error"

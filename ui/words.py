@@ -74,6 +74,11 @@ REGRET = (
     "or needs went to or came from other sublayers, at the price of a weight at the margin of this target. Up to 1% "
     "is close. Below zero: better by itself, but then the whole would miss the target."
 )
+RESTORED = (
+    "Prices are measured one sublayer at a time. Sublayers that stand in for each other can each be spared, but not "
+    "all at once. So drops are tried together, on training text, and one is restored while that loses far more than "
+    "the prices say."
+)
 OPEN_TO = "Methods that may choose this option: they share one table. Older runs did not note it."
 PREDICTIONS = (
     "Methods that share the option table of this run, at the same target and constraints. Predicted loss: what the "

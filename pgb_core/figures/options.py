@@ -164,6 +164,22 @@ def explain_closeness(table: Mapping[str, Any], ratings: Sequence[Rating]) -> st
     return text
 
 
+def explain_restored(table: Mapping[str, Any], restored: Sequence[Mapping[str, Any]]) -> str:
+    """Why a sublayer that the prices alone would have dropped is still there; nothing where it is not one of those.
+
+    Args:
+        restored: of result.json.
+    """
+    for entry in restored:
+        if (entry["pin"]["layer"], entry["pin"]["kind"]) == (table["layer"], table["kind"]):
+            return (
+                "By the prices alone it would have been dropped, with others. Tried together, these drops lost "
+                f"{entry['together']:.3g} nats, where their prices add up to {entry['alone']:.3g}; without this one "
+                f"among them {entry['without']:.3g}. So it had to stay."
+            )
+    return ""
+
+
 def explain_choice(table: Mapping[str, Any], ratings: Sequence[Rating]) -> str:
     """Why this option: what keeping more, or else less, here would have changed; and that the budget is a whole.
 

@@ -125,6 +125,13 @@ def test_a_choice_is_explained_by_what_was_open_to_it() -> None:
     assert "half" not in text
 
 
+def test_only_a_restored_sublayer_says_what_it_was_restored_for() -> None:
+    entry = {"pin": {"layer": 0, "kind": "attention", "keep": 1}, "alone": 0.0087, "together": 1.3687, "without": 0.02}
+    text = options.explain_restored({"layer": 0, "kind": "attention", **SHARED}, [entry])
+    assert all(number in text for number in ("0.0087", "1.37", "0.02"))
+    assert options.explain_restored({"layer": 0, "kind": "feed_forward", **SHARED}, [entry]) == ""
+
+
 def test_option_table_has_the_chosen_one_first_then_the_closest() -> None:
     rows = options.option_table(SHARED, rated(SHARED))
     assert [row["label"] for row in rows][:2] == ["2 groups", "half"]

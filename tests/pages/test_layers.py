@@ -45,6 +45,14 @@ def test_a_deep_link_explains_its_sublayer(run: Path) -> None:
     assert not app.warning
 
 
+def test_a_sublayer_that_drops_could_not_do_without_says_so(run: Path) -> None:
+    result = store.read_json(run / "result.json")
+    restored = [{"pin": {"layer": 1, "kind": "attention", "keep": 1}, "alone": 0.01, "together": 1.4, "without": 0.02}]
+    store.write_json(run / "result.json", {**result, "restored": restored})
+    assert "1.4 nats" in words(visit("layers", run=run.name, layer="2", kind="attention"))
+    assert "1.4 nats" not in words(visit("layers", run=run.name, layer="1", kind="attention"))
+
+
 def test_another_layer_goes_to_the_url(run: Path) -> None:
     app = visit("layers", run=run.name, layer="1", kind="attention")
     app.selectbox(key="url_layer").set_value("2").run()
