@@ -62,9 +62,13 @@ PICTURE_WIDTH = 900
 
 
 def plan(tasks: Sequence[str], methods: Sequence[str], sparsities: Sequence[float], recover: bool) -> list[Key]:
-    """The points in the order in which they are made: the dense models, one-shot, and recovered ones last."""
+    """The points in the order in which they are made: the dense models, one-shot, and recovered ones last.
+
+    The dense model is trained on as well: what recovery gives without any pruning.
+    """
     one_shot = [Key(task, method, sparsity) for task in tasks for sparsity in sparsities for method in methods]
-    again = [
+    again = [Key(task, DENSE, recovered=True) for task in tasks]
+    again += [
         replace(key, recovered=True)
         for key in one_shot
         if key.method in RECOVERED_METHODS and key.sparsity in RECOVERED_SPARSITIES
@@ -82,7 +86,7 @@ def folder_of(out: Path, seed: int, samples: int | None, calibration: int) -> Pa
 @cache
 def code_of(key: Key) -> str:
     """Digest of the code that decides a point: nothing of ours decides what the dense model says."""
-    if key.method == DENSE:
+    if key.reference:
         return ""
     return code_digest(RECOVERY_CODE, f"{EPOCHS} epochs") if key.recovered else code_digest(ONE_SHOT_CODE)
 
@@ -126,7 +130,7 @@ def run(
         point = read(folder / key.task / key.file)
         kept = point is not None and point.origin.comparable(origin)
         if point is None or not kept or (remake and not point.origin.same_code(origin)):
-            if key.method == DENSE:
+            if key.reference:
                 point = measure_dense(subject, key, origin)
             else:
                 point = measure(subject, key, origin, dense_logits[key.task])

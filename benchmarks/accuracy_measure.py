@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.accuracy_points import EPOCHS, Key, Origin, Point, data_digest
+from benchmarks.accuracy_points import DENSE, EPOCHS, Key, Origin, Point, data_digest
 from pgb_core import checkpoints, evaluation, planning, recovery, tasks
+from pgb_core.architectures import encoder_sublayers
 from pgb_core.batching import Example, encode, stratified_positions
 from pgb_core.errors import PGBError, reason
 from pgb_core.grouped import PrunedSublayer, install
@@ -138,7 +140,9 @@ def measure_dense(subject: Subject, key: Key, origin: Origin) -> Point:
 
 
 def measure(subject: Subject, key: Key, origin: Origin, dense_logits: NDArray[np.float32]) -> Point:
-    """The point of a pruned model; a target out of reach and a training that diverges are points as well, failed ones.
+    """The point of a pruned model, or of the dense one after recovery.
+
+    A target out of reach and a training that diverges are points as well, failed ones.
 
     Args:
         dense_logits: (N, labels) of the dense model on the held-out examples.
@@ -153,8 +157,9 @@ def measure(subject: Subject, key: Key, origin: Origin, dense_logits: NDArray[np
 
 
 def _measure(subject: Subject, key: Key, origin: Origin, dense_logits: NDArray[np.float32]) -> Point:
-    pruned = subject.prune(key.method, key.sparsity)
-    model = install(subject.model, subject.scores[0].sublayers, pruned.sublayers)
+    pruned = Pruned([], None, {}) if key.method == DENSE else subject.prune(key.method, key.sparsity)
+    sublayers = encoder_sublayers(subject.model)
+    model = install(subject.model, sublayers, pruned.sublayers) if pruned.sublayers else copy.deepcopy(subject.model)
     seconds = dict(pruned.seconds)
     if key.recovered:
         started = time.perf_counter()
@@ -162,7 +167,7 @@ def _measure(subject: Subject, key: Key, origin: Origin, dense_logits: NDArray[n
             model,
             subject.train,
             epochs=EPOCHS,
-            learning_rate=recovery.default_learning_rate(subject.scores[0].sublayers[0].shape.hidden),
+            learning_rate=recovery.default_learning_rate(sublayers[0].shape.hidden),
             metric=subject.metric,
             seed=subject.seed,
             device=next(subject.model.parameters()).device,

@@ -36,7 +36,7 @@ EPOCHS = 2
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """Which point: `sparsity` is the target; the dense model has 0."""
+    """Which point: `sparsity` is the target; the dense model has 0, trained on or not (`recovered`)."""
 
     task: str
     method: str
@@ -46,14 +46,17 @@ class Key:
     @property
     def file(self) -> str:
         """Name of the point's file in the folder of its task."""
-        if self.method == DENSE:
-            return f"{DENSE}.json"
-        return f"{self.method}-{self.sparsity:g}{'-recovered' if self.recovered else ''}.json"
+        target = "" if self.method == DENSE else f"-{self.sparsity:g}"
+        return f"{self.method}{target}{'-recovered' if self.recovered else ''}.json"
+
+    @property
+    def reference(self) -> bool:
+        """Whether this is the dense model as it was, which all others are compared with."""
+        return self.method == DENSE and not self.recovered
 
     def __str__(self) -> str:
-        if self.method == DENSE:
-            return f"{self.task} {DENSE}"
-        return f"{self.task} {self.method} {self.sparsity:g}{' recovered' if self.recovered else ''}"
+        target = "" if self.method == DENSE else f" {self.sparsity:g}"
+        return f"{self.task} {self.method}{target}{' recovered' if self.recovered else ''}"
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def read(path: Path) -> Point | None:
         key = Key(values["task"], values["method"], values["sparsity"], values["recovered"])
         correct = unpack(values["correct"], values["samples"])
         logits = None
-        if key.method == DENSE:
+        if key.reference:
             logits = np.frombuffer(base64.b64decode(values["logits"]), dtype="<f4").reshape(len(correct), -1)
         plain = {name: values[name] for name in _PLAIN}
         return Point(key, Origin(**values["origin"]), correct, logits=logits, **plain)

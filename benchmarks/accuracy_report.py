@@ -29,6 +29,7 @@ class Results:
     task: str
     dense: Point
     points: Mapping[tuple[str, float, bool], Point]
+    dense_recovered: Point | None = None
     stale: frozenset[Key] = frozenset()
     """Points that other code or libraries made than the present ones."""
 
@@ -58,11 +59,12 @@ def results_of(points: Iterable[Point], stale: Iterable[Key] = ()) -> list[Resul
     points = list(points)
     found = []
     for dense in points:
-        if dense.key.method == DENSE:
+        if dense.key.reference:
             mine = [p for p in points if p.key.task == dense.key.task and p is not dense]
             mine = [p for p in mine if p.origin.comparable(dense.origin)]
             by_key = {(p.key.method, p.key.sparsity, p.key.recovered): p for p in mine}
-            found.append(Results(dense.key.task, dense, by_key, frozenset(stale)))
+            trained = by_key.pop((DENSE, 0.0, True), None)
+            found.append(Results(dense.key.task, dense, by_key, trained, frozenset(stale)))
     return found
 
 
@@ -287,6 +289,9 @@ def report(found: Sequence[Results]) -> str:
         for recovered, title in ((False, "One-shot"), (True, f"After {EPOCHS} epochs of recovery")):
             if any(done == recovered for _, done in results.settings()):
                 parts.append(f"### {title}\n\n{overview(results, recovered)}\n\n{details(results, recovered)}")
+        if results.dense_recovered and not results.dense_recovered.failure:
+            trained = _signed_under(results.under_dense(results.dense_recovered))
+            parts.append(f"The dense model itself, trained on in the same way: {trained} under dense.")
         parts.append(f"### Where groups pay\n\n{where_groups_pay(results)}")
         parts.append(f"### Acceptance\n\n{acceptance_table(acceptance(results))}")
         if results.stale:

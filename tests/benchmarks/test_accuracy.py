@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import accuracy, accuracy_measure
 from benchmarks.accuracy_measure import Subject
@@ -32,11 +33,11 @@ def subject(tiny_checkpoint: Path, tiny_csv: Path) -> Subject:
 def test_the_plan_puts_recovery_last_and_only_where_it_is_asked_for() -> None:
     keys = accuracy.plan(["a", "b"], ["pgb", "kwon"], [0.5, 0.75], recover=True)
     assert [key.method for key in keys[:2]] == ["dense", "dense"]
-    assert [key.recovered for key in keys] == [False] * 10 + [True] * 2
-    assert {(key.method, key.sparsity) for key in keys[10:]} == {("pgb", 0.5)}
+    assert [key.recovered for key in keys] == [False] * 10 + [True] * 4
+    assert {(key.method, key.sparsity) for key in keys[10:]} == {("dense", 0), ("pgb", 0.5)}
     assert accuracy.plan(["a", "b"], ["pgb", "kwon"], [0.5, 0.75], recover=False) == keys[:10]
     everything = accuracy.plan(["a", "b"], list(METHODS), accuracy.SPARSITIES, recover=True)
-    assert len(everything) == len(set(everything)) == 2 * (1 + 8 * 5 + 4 * 3)
+    assert len(everything) == len(set(everything)) == 2 * (1 + 8 * 5 + 1 + 4 * 3)
 
 
 def test_trials_lie_apart_from_the_real_points(tmp_path: Path) -> None:
@@ -48,9 +49,14 @@ def test_points_equal_what_prune_measures(
     subject: Subject, tmp_path: Path, tiny_checkpoint: Path, tiny_csv: Path
 ) -> None:
     keys = accuracy.plan(["csv"], ["pgb-mixed", "kwon"], [0.5], recover=False)
-    keys.append(Key("csv", "pgb-mixed", 0.5, recovered=True))
+    keys += [Key("csv", "pgb-mixed", 0.5, recovered=True), Key("csv", "dense", recovered=True)]
+    before = subject.model.state_dict()["classifier.weight"].clone()
     accuracy.run(keys, lambda task: subject, tmp_path / "points")
-    for key in keys[1:]:
+    assert torch.equal(subject.model.state_dict()["classifier.weight"], before)
+    trained = read(tmp_path / "points" / "csv" / keys[-1].file)
+    assert trained is not None
+    assert (trained.achieved, trained.divergence > 0) == (0, True)
+    for key in keys[1:-1]:
         point = read(tmp_path / "points" / "csv" / key.file)
         assert point is not None
         spec = PruneSpec(

@@ -32,7 +32,7 @@ ORIGIN = Origin("checkpoint", "data", "code", {"torch": "2"}, "abc", "cpu", 2)
 
 def point(key: Key, count: int = 13) -> Point:
     answers = np.random.default_rng(0).random(count) < 0.7
-    logits = np.random.default_rng(1).normal(size=(count, 3)).astype(np.float32) if key.method == "dense" else None
+    logits = np.random.default_rng(1).normal(size=(count, 3)).astype(np.float32) if key.reference else None
     return Point(key, ORIGIN, answers, 0.501, 12, 4, 1, 0.25, 0.01, {"pruning": 1.5}, logits)
 
 
@@ -47,7 +47,13 @@ def test_answers_of_another_count_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [Key("news", "dense"), Key("news", "pgb-mixed", 0.5), Key("news", "pgb-mixed", 0.5, recovered=True)]
+    "key",
+    [
+        Key("news", "dense"),
+        Key("news", "dense", recovered=True),
+        Key("news", "pgb-mixed", 0.5),
+        Key("news", "pgb-mixed", 0.5, recovered=True),
+    ],
 )
 def test_a_point_comes_back_from_its_file(tmp_path: Path, key: Key) -> None:
     written = point(key)

@@ -68,6 +68,14 @@ def test_points_on_other_data_are_left_out() -> None:
     assert results_of([point("pgb", 2)]) == []  # nothing to compare with
 
 
+def test_the_dense_model_that_was_trained_on_is_a_reference_not_a_method() -> None:
+    trained = Point(Key("news", "dense", recovered=True), ORIGIN, answers(range(104)))
+    found = results_of([dense(), trained, point("pgb", 5)])
+    assert found[0].settings() == [(0.5, False)]
+    assert "trained on in the same way: 0.40 ±" in accuracy_report.report(found)
+    assert "trained on" not in accuracy_report.report(results_of([dense(), point("pgb", 5)]))
+
+
 def test_the_ranking_goes_by_score_then_by_closeness_and_leaves_failures_out() -> None:
     points = {
         p.key.method: p for p in (point("structured", 5), point("pgb", 5), point("kwon", 1), failed("kprune", 0.5))
