@@ -39,6 +39,17 @@ class BlockSizes:
     """Removed weights are still there, as zeros: what is zero stays zero."""
 
 
+def take_columns(x: Tensor, order: Tensor) -> Tensor:
+    """(T, n) -> (T, m), x[:, order].
+
+    On a CPU `index_select` works on one thread, however many there are, and `gather` on all; its gradient is slow.
+    """
+    threads = 1 if torch.compiler.is_compiling() or x.device.type != "cpu" else torch.get_num_threads()
+    if threads == 1 or torch.is_grad_enabled():
+        return x.index_select(1, order)
+    return x.gather(1, order.expand(len(x), -1))
+
+
 class GroupedLinear(nn.Module):
     """A linear layer of G blocks: y_g = x_g W_g^T + b_g, inputs gathered by `gather`, outputs scattered by `scatter`.
 
@@ -84,7 +95,7 @@ class GroupedLinear(nn.Module):
         """(..., inputs) -> one (tokens, columns[g]) per group."""
         x = x.flatten(0, -2)  # two dimensions: a slice of columns then needs no copy before the product
         if self.gather is not None:
-            x = x.index_select(1, self.gather)
+            x = take_columns(x, self.gather)
         inputs: tuple[Tensor, ...] = x.split(self.sizes.columns, dim=1)
         return inputs
 
@@ -103,7 +114,7 @@ class GroupedLinear(nn.Module):
             found.append(self.bias[-self.sizes.rest :].expand(found[0].shape[0], -1).to(found[0].dtype))
         y = found[0] if len(found) == 1 else torch.cat(found, dim=1)
         if self.scatter is not None:
-            y = y.index_select(1, self.scatter)
+            y = take_columns(y, self.scatter)
         output: Tensor = y.unflatten(0, leading)
         return output
 

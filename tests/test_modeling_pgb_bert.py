@@ -52,6 +52,18 @@ def test_a_grouped_linear_trains() -> None:
     assert all(parameter.grad is not None and bool((parameter.grad != 0).any()) for parameter in layer.parameters())
 
 
+def test_columns_are_the_same_however_many_threads_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, order = torch.randn(7, 5), torch.tensor([4, 0, 2])
+    for threads in (1, 4):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        with torch.no_grad():
+            assert torch.equal(modeling.take_columns(x, order), x[:, order])
+    trained = x.clone().requires_grad_()
+    modeling.take_columns(trained, order).sum().backward()
+    assert trained.grad is not None
+    assert torch.equal(trained.grad.sum(dim=0), torch.tensor([7.0, 0, 7, 0, 7]))
+
+
 @pytest.mark.parametrize("kind", ["tied", "mixed"])
 def test_modules_made_from_the_manifest_are_those_of_the_layouts(network: Network, kind: str) -> None:
     config: Any = network.model.config
