@@ -210,7 +210,8 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency, or not")
     sub.add_argument(
         "--latency-grid",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="measure latency for batches of 1, 8 and 32, lengths 32, 128 and 384",
     )
     sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)  # --out was made by jobs.submit
