@@ -165,7 +165,9 @@ class Constant(nn.Module):
         self.bias = nn.Parameter(torch.empty(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bias.expand(*x.shape[:-1], -1)
+        # detached, or tools that hook modules (MemTracker) take it for the parameter that it is a view of
+        bias = self.bias if torch.is_grad_enabled() else self.bias.detach()
+        return bias.expand(*x.shape[:-1], -1)
 
 
 def run_sublayer(entry: Entry, exit_: GroupedLinear, mix: Callable[[tuple[Tensor, ...]], Tensor], x: Tensor) -> Tensor:

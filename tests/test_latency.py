@@ -14,6 +14,7 @@ from pgb_core import latency
 from pgb_core.errors import SpecError
 from pgb_core.grouped import cut, install
 from pgb_core.latency import DEFAULT, GRID, Shape
+from pgb_core.layout import dropped_layout, untouched_layout
 from tests.network import Network
 
 SMALL = Shape(2, 16)
@@ -60,8 +61,16 @@ def test_the_threads_are_fixed_and_given_back() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_peak_memory_equals_what_the_profiler_saw(network: Network) -> None:
-    model = network.model.eval()
+def without_sublayers(network: Network) -> nn.Module:
+    """Nothing is left of an attention and of another layer's feed-forward half."""
+    layouts = [(dropped_layout if i in (0, 3) else untouched_layout)(s.shape) for i, s in enumerate(network.sublayers)]
+    modules = [cut(sub, layout) for sub, layout in zip(network.sublayers, layouts, strict=True)]
+    return install(network.model, network.sublayers, modules)
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_peak_memory_equals_what_the_profiler_saw(network: Network, dropped: bool) -> None:
+    model = without_sublayers(network) if dropped else network.model.eval()
     inputs = latency.random_inputs(model, Shape(4, 32))
     own = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
