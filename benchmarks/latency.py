@@ -38,6 +38,8 @@ from pgb_core.layout import Group, SublayerLayout, SublayerShape
 
 ENGINES = ("eager", "compiled", "onnxruntime")
 DENSE, ZEROS, INT8 = "dense", "zeros", "int8"
+MODELS = 64
+"""Most models of one table."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def forward_of(model: nn.Module, engine: str, folder: Path, threads: int) -> For
     if engine == "onnxruntime":
         return latency.onnx_forward_of(model, folder, threads)
     if engine == "compiled":
+        torch._dynamo.config.recompile_limit = MODELS  # all share the code of one class, each with other shapes
         return latency.forward_of(torch.compile(model, fullgraph=True))  # type: ignore[arg-type]
     return latency.forward_of(model)
 
