@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from pgb_core import matrices
@@ -111,6 +113,8 @@ def overviews(view: MatrixView, color: figures.Color) -> None:
                 f"Heatmap of the {layout.rows} by {layout.columns} matrix, {title.lower()}, colored by {color}; "
                 f"{count}, {layout.density:.1%} of the weights kept.",
                 key=f"overview_{stage}",
+                name=groups.file_words(f"{stage} by {color}"),
+                rows=partial(figures.overview_table, view, stage, color),
                 on_pick=None if stage == "original" else lambda custom: url.write(group=str(custom[0])),
             )
     st.caption(

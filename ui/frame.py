@@ -19,6 +19,8 @@ PAGES = {
 """Title and icon of each page by its file name, which is its URL."""
 
 _MARK = "framed"
+# ui/export.js presses this button of a chart, with a white ground under it; by itself it saves what a dark theme shows
+_STYLE = '<style>.modebar-btn[data-title^="Download plot"] { display: none; }</style>'
 
 
 def path(page: str) -> str:
@@ -33,6 +35,7 @@ def run() -> None:
     home = st.Page(_home, title="PGB", default=True, visibility="hidden")
     chosen = st.navigation([home, *pages], position="top")
     st.session_state[_MARK] = True
+    st.html(_STYLE)
     st.logo(":material/grid_view:")
     query = st.query_params.to_dict()
     target = query.pop("page", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from pgb_core.figures import matrix as figures
@@ -67,10 +69,16 @@ def window(view: MatrixView, color: figures.Color, group: int | None) -> None:
     figure = figures.window(view, stage, color, *starts)
     if figure is not None:
         charts.chart(
-            figure, f"{title}: up to 256 by 256 weights, {stages[stage].lower()}, colored by {color}.", key="window"
+            figure,
+            f"{title}: up to 256 by 256 weights, {stages[stage].lower()}, colored by {color}.",
+            key="window",
+            name=file_words(f"{stage} by {color}, rows from {starts[0]}, columns from {starts[1]}"),
+            rows=partial(figures.window_table, view, stage, color, *starts),
+            twin="The same as a table, by original index",
         )
-    # hundreds of columns: only made when somebody wants them
-    twin = st.expander("The same as a table", key="window_table", on_change="rerun")
-    if twin.open:
-        twin.caption("Rows and columns are named by their original index; removed weights are empty.")
-        twin.dataframe(figures.window_table(view, stage, color, *starts), hide_index=True, placeholder="")
+
+
+def file_words(what: str) -> str:
+    """Words for the name of a file that shows `what` of the matrix in the URL."""
+    query = st.query_params
+    return f"matrix layer {query['layer']} {query['matrix']} {what}, run {query['run']}"

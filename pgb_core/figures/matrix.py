@@ -86,6 +86,19 @@ def overview(view: MatrixView, stage: Stage, color: Color) -> go.Figure | None:
     return _axes(figure, view.layout.rows, view.layout.columns, 430, permuted=stage != "original")
 
 
+def overview_table(view: MatrixView, stage: Stage, color: Color) -> dict[str, NDArray[Any]]:
+    """The values of `overview`'s cells by column; the first column and the headings name their first row and column.
+
+    NaN where all weights of a cell are removed. Importance is not logarithmic here.
+    """
+    shown = panel(view, stage, color)
+    if shown is None:
+        return {}
+    pooled = pool(shown.values, "mean" if color == "importance" else "extreme")
+    rows: dict[str, NDArray[Any]] = {"from row": np.arange(pooled.cells.shape[0]) * pooled.row_step}
+    return rows | {str(place * pooled.column_step): column for place, column in enumerate(pooled.cells.T)}
+
+
 def window(view: MatrixView, stage: Stage, color: Color, first_row: int, first_column: int) -> go.Figure | None:
     """At most 256 x 256 exact entries from (first_row, first_column) on; the hover names both index systems."""
     shown = panel(view, stage, color)
