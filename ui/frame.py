@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import uploads
+from ui import uploads, url
 
 PAGES = {
     "prune": ("Prune", ":material/content_cut:"),
@@ -42,7 +42,11 @@ def run() -> None:
     if target in PAGES:
         st.switch_page(path(target), query_params=query)
     uploads.sweep()
+    tools = st.container(horizontal=True, horizontal_alignment="right", key="frame_tools")
     chosen.run()
+    url.settle()
+    with tools:
+        _copy_link()
 
 
 def require(page: str) -> None:
@@ -69,6 +73,13 @@ def empty(title: str, advice: str, page: str | None = None, label: str = "") -> 
         st.write(advice)
         if page is not None:
             link(page, label)
+
+
+def _copy_link() -> None:
+    """The address of the view, to be copied; drawn last, when the page has said all that belongs to it."""
+    with st.popover("Copy link", icon=":material/link:", type="tertiary", key="copy_link"):
+        st.caption("Opens this page as you see it now, for whoever can reach this server.")
+        st.code(url.here(), language=None, wrap_lines=True)
 
 
 def _home() -> None:

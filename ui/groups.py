@@ -47,7 +47,7 @@ def window(view: MatrixView, color: figures.Color, group: int | None) -> None:
         stage = st.segmented_control(
             "Show", list(stages), default="pruned", required=True, format_func=stages.__getitem__, key="window_stage"
         )
-    place = f"{st.query_params.get('run')}_{layout.name}_{layout.rows}_{group}"
+    place = f"{url.current()['run']}_{layout.name}_{layout.rows}_{group}"
     starts = []
     for column, axis, length, start in zip(
         controls[1:], ("row", "column"), (layout.rows, layout.columns), origin, strict=True
@@ -80,5 +80,5 @@ def window(view: MatrixView, color: figures.Color, group: int | None) -> None:
 
 def file_words(what: str) -> str:
     """Words for the name of a file that shows `what` of the matrix in the URL."""
-    query = st.query_params
+    query = url.current()
     return f"matrix layer {query['layer']} {query['matrix']} {what}, run {query['run']}"
