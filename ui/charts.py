@@ -44,7 +44,7 @@ def chart(
     name: str,
     rows: Rows | Callable[[], Rows],
     columns: Mapping[str, Any] | None = None,
-    twin: str | None = TWIN,
+    twin: str | Callable[[], None] | None = TWIN,
     on_pick: Callable[[list[Any]], None] | None = None,
 ) -> None:
     """Draw `figure` with its twin, a folded table, and the means to save both.
@@ -54,15 +54,18 @@ def chart(
         name: names the files in words: what is shown, of which run.
         rows: the numbers of the figure; a function where they are many, called only when somebody wants them.
         columns: gives each key of the rows its heading or column configuration; None takes all as they are called.
-        twin: title of the folded table; None where the page shows the rows itself, beside the chart.
+        twin: title of the folded table, or what draws another one; None where the page shows the rows itself, beside
+            the chart.
         on_pick: called with the customdata of a point that was clicked.
     """
     _draw(figure, alt, key, on_pick)
     with st.container(horizontal=True, gap="small"):
-        if twin is not None:
-            _twin(rows, columns, twin, key)
-        else:
+        if twin is None:
             st.space("stretch")
+        elif callable(twin):
+            twin()
+        else:
+            _twin(rows, columns, twin, key)
         _export(figure, alt, key, name, rows, columns)
 
 

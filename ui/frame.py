@@ -19,8 +19,11 @@ PAGES = {
 """Title and icon of each page by its file name, which is its URL."""
 
 _MARK = "framed"
-# ui/export.js presses this button of a chart, with a white ground under it; by itself it saves what a dark theme shows
-_STYLE = '<style>.modebar-btn[data-title^="Download plot"] { display: none; }</style>'
+# ui/export.js presses that button of a chart, with a white ground under it: by itself it saves what a dark theme shows
+_STYLE = """<style>
+.modebar-btn[data-title^="Download plot"] { display: none; }
+.st-key-frame_tools { margin-bottom: -1.75rem; }
+</style>"""
 
 
 def path(page: str) -> str:

@@ -71,3 +71,26 @@ def select(
 
     chosen: str = widget(label, names, key=key, format_func=options.__getitem__, on_change=changed, **arguments)
     return chosen
+
+
+def number(
+    widget: Callable[..., Any], label: str, name: str, last: int, *, default: int | None = None, **arguments: Any
+) -> int | None:
+    """A number input or slider from 0 to `last` whose value is query key `name`; `default` while the query lacks it.
+
+    The default stays out of the query: it may follow from something else that is in it.
+    """
+    key = f"url_{name}"
+    asked = st.query_params.get(name)
+    good = asked is not None and asked.isascii() and asked.isdecimal() and len(asked) < 10 and int(asked) <= last
+    if asked is not None and not good:
+        st.warning(f"The link asks for {label.lower()} “{asked[:20]}”, which is not from 0 to {last}.")
+        write(**{name: None})
+    st.session_state[key] = int(asked) if asked is not None and good else default
+
+    def changed() -> None:
+        value = st.session_state[key]
+        write(**{name: None if value is None else str(value)})
+
+    value: int | None = widget(label, min_value=0, max_value=last, step=1, key=key, on_change=changed, **arguments)
+    return value

@@ -33,7 +33,7 @@ def stand_alone(figure: go.Figure, title: str, alt: str) -> str:
     """`figure` as one HTML page that needs no network: plotly.js is inside, 5 MB of it."""
     printed = go.Figure(figure)
     printed.update_layout(template="plotly_white", paper_bgcolor=PAPER, plot_bgcolor=PAPER, font_color=INK)
-    drawing = printed.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
+    drawing = printed.to_html(full_html=False, include_plotlyjs=True, auto_play=False, config={"displaylogo": False})
     title, alt = html.escape(title), html.escape(alt)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
