@@ -78,12 +78,14 @@ def animation(view: MatrixView, moves: Sequence[Step], followed: Followed | None
         _sample(view.layout.rows, followed.row if followed else None),
         _sample(view.layout.columns, followed.column if followed else None),
     )
-    codes = _encode(view.importance)
-    codes_cut = np.where(view.layout.mask(), codes, np.uint8(0))
+    block = np.ix_(*shown)
+    codes = _encode(view.importance[block])
+    codes_cut = np.where(view.layout.mask()[block], codes, np.uint8(0))
+    place_row, place_column = (np.cumsum(chosen) - 1 for chosen in shown)  # of an index among those that are drawn
     frames = []
     for number, step in enumerate(moves):
         rows, columns = step.rows[shown[0][step.rows]], step.columns[shown[1][step.columns]]
-        cells = (codes_cut if step.cut else codes)[np.ix_(rows, columns)]
+        cells = (codes_cut if step.cut else codes)[np.ix_(place_row[rows], place_column[columns])]
         traces = [go.Heatmap(z=cells), *_mark(rows, columns, followed)]
         said = {"title": {"text": _says(step)}}
         frames.append(go.Frame(name=str(number), data=traces, traces=[0, 2][: len(traces)], layout=said))
