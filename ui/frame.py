@@ -82,7 +82,8 @@ def _copy_link() -> None:
     """The address of the view, to be copied; drawn last, when the page has said all that belongs to it."""
     with st.popover("Copy link", icon=":material/link:", type="tertiary", key="copy_link"):
         st.caption("Opens this page as you see it now, for whoever can reach this server.")
-        st.code(url.here(), language=None, wrap_lines=True)
+        with st.container(key="copy_link_address"):
+            st.code(url.here(), language=None, wrap_lines=True)
 
 
 def _home() -> None:

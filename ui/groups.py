@@ -48,9 +48,15 @@ def chosen_weight(view: MatrixView) -> Followed | None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         places = [
             url.number(
-                st.number_input, f"Original {axis}", axis, length - 1, placeholder=f"0 to {length - 1}", width=180
+                st.number_input,
+                f"Original {axis}",
+                axis,
+                last,
+                value=None,  # may be empty
+                placeholder=f"0 to {last}",
+                width=180,
             )
-            for axis, length in (("row", view.layout.rows), ("column", view.layout.columns))
+            for axis, last in (("row", view.layout.rows - 1), ("column", view.layout.columns - 1))
         ]
     row, column = places
     if row is None or column is None:

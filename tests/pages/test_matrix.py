@@ -118,7 +118,7 @@ def test_without_the_dense_checkpoint_what_is_left_is_shown(run: Path) -> None:
     app = visit("matrix")
     assert "no longer where it was" in app.info[0].value
     assert len(charts(app)) == ALL - 2  # of the stages only what is left
-    assert app.dataframe[1].value["mean_before"].isna().all()
+    assert app.dataframe[-1].value["mean_before"].isna().all()
     app = visit("matrix", color="importance", row="0", column="0")
     assert len(charts(app)) == ALL
     assert app.metric[0].value == "the checkpoint is gone"
