@@ -1,6 +1,7 @@
 import hashlib
 import json
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import torch
@@ -196,3 +197,12 @@ def test_every_matrix_is_among_the_thumbnails_and_a_row_of_their_table_opens_it(
     assert sum(len(trace.get("customdata", [])) for trace in spec["data"]) == 12
     assert "layer 2 attention value" in charts(app)[0].alt
     assert len(app.dataframe[0].value) == 12
+
+
+def test_copy_link_gives_the_address_of_what_is_shown_defaults_included(run: Path) -> None:
+    app = visit("matrix", run=run.name, layer="1", matrix="feed_forward.output", group="2")
+    (link,) = app.code
+    asked = parse_qs(urlsplit(link.value).query)
+    shown = {"run": run.name, "layer": "1", "matrix": "feed_forward.output", "group": "2"}
+    assert asked == {name: [value] for name, value in {**shown, "color": "weight", "stage": "pruned"}.items()}
+    assert {name: query(app, name) for name in asked} == {name: value for name, (value,) in asked.items()}
