@@ -31,7 +31,7 @@ def main() -> None:
     if not points:
         st.info("None of these runs measured its latency. Choose FLOPs, parameters or bytes above.")
         return
-    show(points, cost, members[0].result["score"]["metric"])
+    show(points, cost, members[0])
     if left_out:
         st.caption(f"{units.several(left_out, 'run')} without a latency measured in the same way left out.")
 
@@ -62,35 +62,41 @@ def collect(members: list[Run], cost: str) -> tuple[list[figures.Point], int]:
     return ([dense] if dense else []) + points, len(members) - len(results)
 
 
-def show(points: list[figures.Point], cost: str, metric: str) -> None:
-    """Chart and table; a point or a row opens its run."""
+def show(points: list[figures.Point], cost: str, member: Run) -> None:
+    """Chart and table; a point or a row opens its run. `member` is any of the runs."""
+    metric = (member.result or {})["score"]["metric"]
 
     def open_run(run_id: str) -> None:
         st.session_state["open_run"] = run_id
 
+    rows = figures.trade_off_table(points)
+    columns = {
+        "model": "Model",
+        "sparsity": charts.percent_column("Removed", words.SPARSITY),
+        "score": charts.percent_column(metric.capitalize(), words.SCORE),
+        "standard_error": charts.percent_column("Standard error", words.SCORE),
+        "cost": st.column_config.NumberColumn(figures.COSTS[cost][0].capitalize(), format="%.4g"),
+        "front": st.column_config.CheckboxColumn("On the front", help=words.FRONT),
+        "run": "Run",
+    }
     charts.chart(
         figures.trade_off_chart(points, cost, metric),
         f"{metric} against {COSTS[cost].lower()} of {len(points)} models, the dense one included, with standard errors "
         "and the Pareto front.",
         key="trade_off",
+        name=f"trade-off, {metric} against {COSTS[cost]}, {runs.checkpoint_name(member)}, {member.spec['task']}",
+        rows=rows,
+        columns=columns,
+        twin=None,
         on_pick=lambda custom: open_run(custom[0]) if custom[0] else None,
     )
     st.caption(
         "Whiskers are one standard error; open symbols are models after recovery. The line is the Pareto front: no "
         "other model here is both cheaper and better. Click a point, or select a row below, to open its run."
     )
-    rows = figures.trade_off_table(points)
     charts.pick_table(
         rows,
-        {
-            "model": "Model",
-            "sparsity": charts.percent_column("Removed", words.SPARSITY),
-            "score": charts.percent_column(metric.capitalize(), words.SCORE),
-            "standard_error": charts.percent_column("Standard error", words.SCORE),
-            "cost": st.column_config.NumberColumn(figures.COSTS[cost][0].capitalize(), format="%.4g"),
-            "front": st.column_config.CheckboxColumn("On the front", help=words.FRONT),
-            "run": "Run",
-        },
+        columns,
         key="points",
         alt="The models of the chart, by falling score.",
         selected=None,

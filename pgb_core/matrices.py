@@ -89,15 +89,28 @@ class MatrixView:
 
 
 def read_layouts(run: Run) -> dict[tuple[int, str, str], MatrixLayout]:
-    """Layout of every matrix, by (layer, kind, matrix name)."""
+    """Layout of every matrix, by (layer, kind, matrix name).
+
+    Raises:
+        RunError: the run's files are damaged.
+    """
     with _tensors(run.path / "layout.safetensors") as indices:
-        return {
-            (sublayer["layer"], sublayer["kind"], matrix["name"]): _matrix_layout(
-                indices, _prefix(sublayer["layer"], sublayer["kind"], matrix["name"]), matrix
-            )
-            for sublayer in read_json(run.path / "layout.json")["sublayers"]
-            for matrix in sublayer["matrices"]
-        }
+        return {key: _matrix_layout(indices, _prefix(*key), entry) for key, entry in _entries(run)}
+
+
+def read_kept_importance(run: Run) -> dict[tuple[int, str, str], float]:
+    """Share of its importance that every matrix kept, by (layer, kind, matrix name).
+
+    Raises:
+        RunError: layout.json is damaged.
+    """
+    return {key: sum(block["kept_importance"] for block in entry["blocks"]) for key, entry in _entries(run)}
+
+
+def _entries(run: Run) -> Iterator[tuple[tuple[int, str, str], dict[str, Any]]]:
+    for sublayer in read_json(run.path / "layout.json")["sublayers"]:
+        for matrix in sublayer["matrices"]:
+            yield (sublayer["layer"], sublayer["kind"], matrix["name"]), matrix
 
 
 def read_matrix(run: Run, layer: int, kind: str, name: str) -> MatrixView:
@@ -106,10 +119,9 @@ def read_matrix(run: Run, layer: int, kind: str, name: str) -> MatrixView:
     Raises:
         RunError: the run has no such matrix, or its files are damaged.
     """
-    for sublayer in read_json(run.path / "layout.json")["sublayers"]:
-        matrices = {matrix["name"]: matrix for matrix in sublayer["matrices"]}
-        if (sublayer["layer"], sublayer["kind"]) == (layer, kind) and name in matrices:
-            return _read_matrix(run, _prefix(layer, kind, name), matrices[name])
+    for key, entry in _entries(run):
+        if key == (layer, kind, name):
+            return _read_matrix(run, _prefix(*key), entry)
     raise RunError(f"Run {run.id} has no matrix {name!r} in the {kind} of layer {layer + 1}.")
 
 

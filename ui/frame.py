@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui import uploads
+from ui import uploads, url
 
 PAGES = {
     "prune": ("Prune", ":material/content_cut:"),
@@ -19,6 +19,13 @@ PAGES = {
 """Title and icon of each page by its file name, which is its URL."""
 
 _MARK = "framed"
+# ui/export.js presses that button of a chart, with a white ground under it: by itself it saves what a dark theme shows.
+# Streamlit writes in white on primary buttons, so they are darker than the dark theme's primary color has to be.
+_STYLE = """<style>
+.modebar-btn[data-title^="Download plot"] { display: none; }
+.st-key-frame_tools { margin-bottom: -1.75rem; }
+[data-testid="stBaseButton-primary"]:not(:disabled) { background-color: #1f6f8b; border-color: #1f6f8b; }
+</style>"""
 
 
 def path(page: str) -> str:
@@ -33,13 +40,18 @@ def run() -> None:
     home = st.Page(_home, title="PGB", default=True, visibility="hidden")
     chosen = st.navigation([home, *pages], position="top")
     st.session_state[_MARK] = True
+    st.html(_STYLE)
     st.logo(":material/grid_view:")
     query = st.query_params.to_dict()
     target = query.pop("page", None)
     if target in PAGES:
         st.switch_page(path(target), query_params=query)
     uploads.sweep()
+    tools = st.container(horizontal=True, horizontal_alignment="right", key="frame_tools")
     chosen.run()
+    url.settle()
+    with tools:
+        _copy_link()
 
 
 def require(page: str) -> None:
@@ -66,6 +78,14 @@ def empty(title: str, advice: str, page: str | None = None, label: str = "") -> 
         st.write(advice)
         if page is not None:
             link(page, label)
+
+
+def _copy_link() -> None:
+    """The address of the view, to be copied; drawn last, when the page has said all that belongs to it."""
+    with st.popover("Copy link", icon=":material/link:", type="tertiary", key="copy_link"):
+        st.caption("Opens this page as you see it now, for whoever can reach this server.")
+        with st.container(key="copy_link_address"):
+            st.code(url.here(), language=None, wrap_lines=True)
 
 
 def _home() -> None:

@@ -15,6 +15,8 @@ from pgb_core.settings import get_settings
 from pgb_core.store import Run
 from ui import frame, units, url
 
+OF_A_MATRIX = ("group", "row", "column", "first_row", "first_column")
+"""Query keys that say something of one matrix, and nothing of another."""
 _LAST = "last_run"
 
 
@@ -136,7 +138,7 @@ def pick(need: str) -> Run | None:
         "run",
         {run_id: label(run) for run_id, run in runs.items()},
         default=last if last in runs else None,
-        resets=("layer", "kind", "matrix", "group"),
+        resets=("layer", "kind", "matrix", *OF_A_MATRIX),
         help="A finished run on this server, newest first.",
     )
     remember(runs[chosen])

@@ -42,6 +42,30 @@ COLOR = "Weight: signed value, one color range before and after. Importance: est
 KEPT_IMPORTANCE = "Share of the importance of all weights that lies in what is kept."
 DENSITY = "Share of the weights that is kept."
 WINDOW = "Part of the matrix without pooling. Hover over a cell for its place in the original and in the drawn order."
+CONCENTRATION = "Importance of a weight in this group, on average, in multiples of the mean over the whole matrix."
+MEAN_BEFORE = "Mean magnitude of the group's weights in the checkpoint."
+MEAN_AFTER = "Mean magnitude of the same weights in the pruned model, after the refit and any recovery."
+CHANGE = (
+    "How far refit and recovery moved the group's weights: norm of the difference over the norm before. The weights "
+    "that stay make up for those that went."
+)
+WALL = (
+    "Every weight matrix of the network, permuted and stretched to a square. Color is what is kept, the darker the "
+    "more of the matrix's importance it holds. Click one to see it on this page."
+)
+ANIMATION = (
+    "Rows and columns move from the checkpoint's order to that in which the groups come one after another, then "
+    "everything outside the groups is cut. Bright is important, on a logarithmic scale."
+)
+INSIDE = "Share of the matrix's importance that lies in the places where the groups will be."
+FOLLOW = "Rows are outputs, columns are inputs, both counted from 0 in the order of the checkpoint."
+DENSE_WEIGHT = "Its value before pruning."
+REFIT = "Its value in the pruned model, after the refit and any recovery."
+IMPORTANCE_OF_ONE = "Estimated loss if it were removed, as a share of that of the matrix's most important weight."
+OUTRANKED = "Share of the matrix's weights that are less important."
+GROUP_OF_ONE = "The group in whose block it lies: its row and its column must belong to the same."
+PERMUTED_PLACE = "Where it is drawn once rows and columns are permuted, counted from 0."
+SHOW = "Original order, permuted, or what is left."
 STAGES = {
     "original": "The dense weights in the order of the checkpoint.",
     "permuted": "The dense weights, rows and columns reordered so that the groups (outlined) come one after another.",
