@@ -119,8 +119,8 @@ def learn(matrix: FloatArray, *, groups: int, density: float, correlation: float
     if density not in DENSITIES or groups not in group_choices(density):
         raise ValueError(f"{groups} equal groups cannot keep {density:.0%} of the weights.")
     gram = inputs_gram(correlation, seed)
-    variance: FloatArray = np.linalg.inv(damped(_with_constant(gram))).diagonal()[:-1]
-    importance: FloatArray = compensated_importance(matrix, np.ones(SIZE), variance)
+    inverse: FloatArray = np.asarray(np.linalg.inv(damped(_with_constant(gram))), dtype=np.float64)
+    importance: FloatArray = compensated_importance(matrix, np.ones(SIZE), inverse.diagonal()[:-1])
     layouts: dict[Method, MatrixLayout] = {
         "unstructured": sparse_matrix("matrix", largest(importance, density)),
         "rows": _units(importance, density, 1),

@@ -30,11 +30,12 @@ def look(lesson: Lesson, step: int) -> str:
     return (_importance, _permutation, _groups, _pruning, _re_permutation, _refit)[step - 1](lesson)
 
 
-def explain(lesson: Lesson) -> str:
-    """Which structured shape loses least after the refit, why, and what single weights would lose; as Markdown."""
+def explain(lesson: Lesson) -> list[str]:
+    """Which structured shape loses least after the refit, then why, and what single weights would lose; as Markdown."""
     if not lesson.importance.any():
-        return "All weights are zero: nothing can be lost, whatever the shape."
-    return " ".join([_verdict(lesson), _reason(lesson), _refit_differs(lesson), _single_weights(lesson)]).strip()
+        return ["All weights are zero: nothing can be lost, whatever the shape."]
+    sentences = [_verdict(lesson), _reason(lesson), _refit_differs(lesson), _single_weights(lesson)]
+    return [sentence for sentence in sentences if sentence]
 
 
 # --- the steps -----------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def shapes_chart(lesson: Lesson) -> go.Figure:
     """What each method keeps, two by two on one color range; PGB permuted, its groups outlined, the others in order."""
     outcomes = list(lesson.outcomes.values())
     names = [title(lesson, outcome.method) + (", permuted" if outcome.method == "pgb" else "") for outcome in outcomes]
-    figure = make_subplots(2, 2, subplot_titles=names, horizontal_spacing=0.06, vertical_spacing=0.1)
+    figure = make_subplots(2, 2, subplot_titles=names, horizontal_spacing=0.04, vertical_spacing=0.12)
     for place, outcome in enumerate(outcomes):
         at = {"row": place // 2 + 1, "col": place % 2 + 1}
         picture = _shape(outcome)
@@ -137,7 +137,7 @@ def shapes_chart(lesson: Lesson) -> go.Figure:
     for axis in figure.select_yaxes():
         axis.scaleanchor = axis.anchor
     figure.update_layout(margin={"t": 30}, dragmode=False)
-    figure.update_annotations(font_size=13)
+    figure.update_annotations(font_size=13, yshift=5)
     return figure
 
 
