@@ -27,6 +27,7 @@ def main() -> None:
         default="glossary" if asked else "lesson",
         resets=("term",),
         required=True,
+        wrap=True,
         label_visibility="collapsed",
     )
     if view == "glossary":
@@ -47,6 +48,7 @@ def stepper(shown: Lesson) -> None:
         "step",
         {**names, ALL: "All"},
         required=True,
+        wrap=True,
         label_visibility="collapsed",
     )
     for number in range(1, len(names) + 1) if step == ALL else [int(step)]:

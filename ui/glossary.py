@@ -237,8 +237,8 @@ TOPICS: dict[str, tuple[Term, ...]] = {
         ),
         Term(
             "McNemar test",
-            "Compares two models on the same texts by those that only one of them gets right: if both were equally "
-            "good, how often would chance alone divide these texts as unevenly?",
+            "Compares two models on the same texts by those that only one of them gets right. It tells how often "
+            "chance alone would divide these texts as unevenly if both models were equally good.",
             ("McNemar",),
         ),
         Term(

@@ -39,6 +39,7 @@ def begin() -> Lesson:
             {name: title for name, (title, _) in PRESETS.items()},
             resets=("weights",),
             required=True,
+            wrap=True,
         )
         st.caption(PRESETS[name][1])
         seed = _seed()
@@ -89,6 +90,7 @@ def _how() -> tuple[float, int, str]:
         _INPUT_TITLES,
         default="related",
         required=True,
+        wrap=True,
         help=glossary.refer(
             "How much the inputs have in common: nothing, 60% or 90% of their variance. The more alike they are, the "
             "more the refit can make up for.",

@@ -48,6 +48,7 @@ STEPS = (
         "The order is the one that gathers most importance in the groups.",
         r"\max_{R,\,C}\;\; \sum_{g=1}^{G}\; \sum_{i \in R_g}\, \sum_{j \in C_g} s_{ij}",
         (
+            ("s_{ij}", "importance of the weight in row i and column j"),
             ("G", "number of groups, all of the same size"),
             ("R_g", "rows of group g; no row is in two groups"),
             ("C_g", "columns of group g; no column is in two groups"),
