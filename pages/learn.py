@@ -114,10 +114,11 @@ def terms() -> None:
                 st.subheader(chosen.title, anchor=False)
                 st.markdown(glossary.linked(chosen.definition, glossary.here, chosen.slug))
         for topic, entries in glossary.TOPICS.items():
-            st.header(topic, anchor=False, divider=True)
+            st.header(topic, anchor=False, divider="gray")
             for entry in entries:
-                st.subheader(entry.title, anchor=entry.slug)
-                st.markdown(glossary.linked(entry.definition, glossary.here, entry.slug))
+                with st.container(gap=None):
+                    st.subheader(entry.title, anchor=entry.slug)
+                    st.markdown(glossary.linked(entry.definition, glossary.here, entry.slug))
 
 
 def term() -> glossary.Term | None:

@@ -132,7 +132,7 @@ def _verdict(lesson: Lesson) -> str:
     if level:
         names = " and ".join(_inside(lesson, o.method) for o in (best, *level))
         return f"**Even: {names}.** {_percent(best.error_after)} of the output is lost, {errors}."
-    winner = f"{_inside(lesson, 'pgb')} wins" if best.method == "pgb" else f"{title(lesson, best.method)} win"
+    winner = f"PGB with {lesson.groups} groups wins" if best.method == "pgb" else f"{title(lesson, best.method)} win"
     return (
         f"**{winner}** among the structured shapes: "
         f"{_percent(best.error_after)} of the output is lost after the refit, {errors}."
@@ -198,7 +198,7 @@ def _single_weights(lesson: Lesson) -> str:
 def _inside(lesson: Lesson, method: Method) -> str:
     """The method's name in the middle of a sentence."""
     name = title(lesson, method)
-    return name.replace(",", " with") if method == "pgb" else name[0].lower() + name[1:]
+    return f"the {lesson.groups} groups of PGB" if method == "pgb" else name[0].lower() + name[1:]
 
 
 def _even(a: float, b: float) -> bool:

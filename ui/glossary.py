@@ -26,7 +26,7 @@ class Term:
 
 
 TOPICS: dict[str, tuple[Term, ...]] = {
-    "Pruning": (
+    "What goes and what stays": (
         Term(
             "Pruning",
             "Removing weights of a trained model, so that it becomes smaller and faster while its predictions change "
