@@ -1,4 +1,4 @@
-"""The journey through a lesson: a cold deep link, an edit that survives a reload, a help text that leads to its term."""
+"""The journey through a lesson: a cold deep link, an edit that survives a reload, a help text that leads to a term."""
 
 from __future__ import annotations
 
