@@ -141,10 +141,11 @@ def _draw_anew() -> None:
 def _editor(matrix: FloatArray, start: FloatArray) -> None:
     """The matrix as a table to type into; what is typed goes to the URL and the page is drawn anew."""
     # an editor keeps its changes apart from the data it was first given, so it goes on with those as long as the URL
-    # says what it last wrote there; anything else (a link, a preset, an undo) makes a new editor
+    # says what it last wrote there; anything else (a link, a preset, an undo) makes a new editor, and so does a visit
+    # elsewhere, after which Streamlit has forgotten the changes
     code = encode(matrix)
-    base, written = st.session_state.get("lesson_editor", (None, None))
-    if written != code:
+    base, written = st.session_state.get("lesson_editor", (code, code))
+    if written != code or f"lesson_{base}" not in st.session_state:
         base = code
     first = decode(base)
     number = st.column_config.NumberColumn(
@@ -163,7 +164,8 @@ def _editor(matrix: FloatArray, start: FloatArray) -> None:
         key=f"lesson_{base}",
         alt="The weights of the matrix, to be edited: 12 rows (outputs) and 12 columns (inputs).",
     )
-    now = lesson.rounded(np.array([typed[str(c + 1)] for c in range(SIZE)], dtype=np.float64).T)
+    columns = np.array([typed[str(column + 1)] for column in range(SIZE)], dtype=np.float64)
+    now = lesson.rounded(np.nan_to_num(columns.T))  # a cleared cell is 0
     st.session_state["lesson_editor"] = (base, encode(now))
     if encode(now) != code:
         url.write(weights=None if np.array_equal(now, start) else encode(now))

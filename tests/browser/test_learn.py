@@ -35,6 +35,10 @@ def test_a_weight_is_edited_followed_through_the_steps_kept_by_a_reload_and_its_
     assert typed is not None
     assert typed[0, 0] == -7.3
 
+    page.get_by_role("radio", name="Glossary").click()
+    expect(page.get_by_role("heading", name="Measuring")).to_be_visible()
+    page.get_by_role("radio", name="Step by step").click()
+    expect(page.get_by_text("The largest weight is −7.3 (row 1, column 1)")).to_be_visible()
     page.get_by_role("button", name="Next: Permutation").click()
     expect(page.get_by_role("heading", name="2. Permutation")).to_be_visible()
     page.reload()

@@ -94,6 +94,15 @@ def test_a_matrix_in_the_link_is_shown_and_can_be_undone() -> None:
     np.testing.assert_array_equal(weights(app), start)
 
 
+def test_edits_outlast_a_look_into_the_glossary() -> None:
+    mine = preset("planted", 0)
+    mine[0, 0] = -7.3
+    app = visit("learn", weights=encode(mine))
+    app.segmented_control(key="url_view").set_value("glossary").run()
+    app.segmented_control(key="url_view").set_value("lesson").run()
+    np.testing.assert_array_equal(weights(healthy(app)), mine)
+
+
 def test_another_preset_or_a_new_random_one_forgets_the_edits() -> None:
     code = encode(np.full((12, 12), 0.5))
     app = visit("learn", weights=code)
