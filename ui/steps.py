@@ -70,7 +70,7 @@ STEPS = (
         "Outputs return to their places; the rest of the model notices nothing.",
         r"y = P^{\mathsf T} \, \big( W'_{\text{kept}} \, (Q\,x) \big)",
         (
-            ("x", "the inputs; Q x lists them in the order of the groups"),
+            (r"Q\,x", "the inputs x, listed in the order of the groups"),
             (r"W'_{\text{kept}}", "the blocks: each reads its own inputs and gives its own outputs"),
             (r"P^{\mathsf T}", "puts the outputs y back in their original order"),
         ),
