@@ -27,6 +27,10 @@ LIGHT = (
     "wheels",
     "console",
     "__main__",
+    "formulas",
+    "grouping",
+    "lesson",
+    "narration",
 )
 SLOW = ("torch", "transformers", "datasets", "sklearn", "scipy")
 

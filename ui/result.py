@@ -47,7 +47,7 @@ def headline(result: dict[str, Any]) -> None:
             score["metric"].capitalize(),
             units.percent(score[step]),
             f"{points:+.1f} points" if points else "as dense",
-            f"{words.SCORE} {score['samples']} texts; {scores.STEPS[step].lower()}, compared with dense.",
+            f"{score['samples']} texts; {scores.STEPS[step].lower()}, compared with dense. {words.SCORE}",
             color="normal" if points else "off",
         )
         # runs of the first version say nothing of the budget: it was weights
