@@ -6,6 +6,8 @@ page begins with `require`, which sends such a visit through `app.py` and back, 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from ui import uploads, url
@@ -20,13 +22,7 @@ PAGES = {
 """Title and icon of each page by its file name, which is its URL."""
 
 _MARK = "framed"
-# ui/export.js presses that button of a chart, with a white ground under it: by itself it saves what a dark theme shows.
-# Streamlit writes in white on primary buttons, so they are darker than the dark theme's primary color has to be.
-_STYLE = """<style>
-.modebar-btn[data-title^="Download plot"] { display: none; }
-.st-key-frame_tools { margin-bottom: -1.75rem; }
-[data-testid="stBaseButton-primary"]:not(:disabled) { background-color: #1f6f8b; border-color: #1f6f8b; }
-</style>"""
+_STYLE = Path(__file__).with_name("frame.css")
 
 
 def path(page: str) -> str:
