@@ -39,8 +39,10 @@ def main() -> None:
 
 def choose(run: Run) -> tuple[MatrixView, figures.Color]:
     """The matrix that the URL names, and by what to color it."""
-    layouts = matrices.read_layouts(run)
+    readable = matrices.readable(run)
+    layouts = {key: layout for key, layout in matrices.read_layouts(run).items() if key in readable}
     layers = sorted({layer + 1 for layer, _, _ in layouts})  # users count from 1
+    names = {f"{kind}.{matrix}" for _, kind, matrix in layouts}
     # a matrix with several groups shows what this page is about
     first = next((key for key, layout in layouts.items() if len(layout.row_groups) > 1), next(iter(layouts)))
     left, middle, right = st.columns([1, 2, 2], vertical_alignment="bottom")
@@ -59,7 +61,7 @@ def choose(run: Run) -> tuple[MatrixView, figures.Color]:
             st.selectbox,
             "Matrix",
             "matrix",
-            NAMES,
+            {name: title for name, title in NAMES.items() if name in names},
             default=f"{first[1]}.{first[2]}",
             resets=("group",),
             help=words.MATRIX,
@@ -69,10 +71,12 @@ def choose(run: Run) -> tuple[MatrixView, figures.Color]:
             st.segmented_control,
             "Color by",
             "color",
-            {"weight": "Weight", "importance": "Importance"},
+            {"importance": "Importance"} if run.sample else {"weight": "Weight", "importance": "Importance"},
             required=True,
             help=words.COLOR,
         )
+    if run.sample:
+        st.caption(words.SAMPLE_MATRIX)
     kind, _, matrix = name.partition(".")
     return matrices.read_matrix(run, int(layer) - 1, kind, matrix), "importance" if color == "importance" else "weight"
 

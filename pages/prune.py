@@ -40,7 +40,8 @@ def header(run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.title(titles[run.status.state], anchor=False, width="content")
         st.button("New run", icon=":material/add:", on_click=url.write, kwargs={"run": None})
-    st.caption(runs.label(run))
+    st.text(runs.label(run))
+    runs.mark(run)
 
 
 def recent() -> None:
@@ -53,6 +54,7 @@ def recent() -> None:
     charts.pick_table(
         [runs.row(run) for run in found],
         {
+            "name": st.column_config.TextColumn("Name", help=words.NAME),
             "state": "State",
             "created": "Started",
             "checkpoint": "Checkpoint",

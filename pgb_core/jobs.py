@@ -48,7 +48,8 @@ def prune_arguments(spec: PruneSpec) -> list[str]:
     for item in fields(spec):
         flag, value = item.name.replace("_", "-"), getattr(spec, item.name)
         if isinstance(value, bool):
-            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+            if value != item.default:
+                arguments.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, tuple):  # `pins`: one `--pin` for each
             arguments += [f"--{flag.removesuffix('s')}={entry}" for entry in value]
         elif value is not None:

@@ -57,6 +57,7 @@ __all__ = [
     "recorded_status",
     "request_cancel",
     "run_at",
+    "run_id",
     "this_process",
     "withdraw_cancel",
     "write_json",
@@ -105,11 +106,16 @@ class Run:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
+def run_id(created: float, digits: str) -> str:
+    """The id of a run that was created at `created`, told from others of that second by six hexadecimal `digits`."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{digits}"
+
+
 def new_run(runs_dir: Path) -> Path:
     """Create an empty run folder with a fresh id and return it."""
     runs_dir.mkdir(parents=True, exist_ok=True)
     while True:
-        path = runs_dir / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        path = runs_dir / run_id(time.time(), secrets.token_hex(3))
         try:
             path.mkdir()
         except FileExistsError:

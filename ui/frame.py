@@ -15,6 +15,7 @@ PAGES = {
     "layers": ("Layers", ":material/stacks:"),
     "matrix": ("Matrix", ":material/grid_on:"),
     "trade_off": ("Trade-off", ":material/scatter_plot:"),
+    "runs": ("Runs", ":material/history:"),
 }
 """Title and icon of each page by its file name, which is its URL."""
 

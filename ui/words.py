@@ -42,6 +42,10 @@ COLOR = "Weight: signed value, one color range before and after. Importance: est
 KEPT_IMPORTANCE = "Share of the importance of all weights that lies in what is kept."
 DENSITY = "Share of the weights that is kept."
 WINDOW = "Part of the matrix without pooling. Hover over a cell for its place in the original and in the drawn order."
+SAMPLE_MATRIX = (
+    "To stay small, a sample has the importance of these two matrices only, in 16 steps of a logarithmic scale, and no "
+    "weights. A run of your own shows every matrix, by weight too."
+)
 STAGES = {
     "original": "The dense weights in the order of the checkpoint.",
     "permuted": "The dense weights, rows and columns reordered so that the groups (outlined) come one after another.",
@@ -101,6 +105,19 @@ FAMILY = (
 )
 COST = "What you want to save: measured time, computation, parameters or disk space."
 FRONT = "No other model in this list is both cheaper and better."
+RUN = "A finished run on this server, newest first; then the samples that are shipped."
+SEARCH = (
+    "Shows the runs in which every word occurs: in name, notes, checkpoint, task, method, state or id. "
+    "“pinned” finds those that are pinned."
+)
+NAME = "Comes first wherever this run is listed or chosen. One line."
+NOTES = "Plain text, for whoever opens this run next."
+PIN = "A pinned run is kept when old runs are removed to make space, and its Delete button is locked."
+DISK = "Bytes of all files of a run on the server's disk, the pruned model included."
+REPRODUCE = (
+    "On a CPU the same settings, seed, number of threads and library versions give the same model bit for bit; on "
+    "other processors or versions the last digits may differ, and with them a close choice."
+)
 STEPS_OF_A_RUN = """
 1. **Score**: one pass over training texts estimates what each weight is worth.
 2. **Group**: rows and columns are permuted so that the worthy weights come together in groups; the rest is cut.

@@ -36,7 +36,7 @@ class Panel:
 
 
 def panel(view: MatrixView, stage: Stage, color: Color) -> Panel | None:
-    """The values of one stage of `view`; None when they need the dense weights and those are gone."""
+    """The values of one stage of `view`; None when they need weights that are gone, or were never there."""
     layout = view.layout
     if stage == "original":
         rows, columns = np.arange(layout.rows), np.arange(layout.columns)
@@ -54,8 +54,8 @@ def weight_limit(view: MatrixView) -> float:
     """The one color range of all stages of `view`, so that before and after can be compared by eye."""
     if view.dense is not None:
         return symmetric_limit(view.dense)
-    kept = view.pruned[view.layout.mask()]
-    return symmetric_limit(kept) if kept.size else 1.0
+    kept = None if view.pruned is None else view.pruned[view.layout.mask()]
+    return symmetric_limit(kept) if kept is not None and kept.size else 1.0
 
 
 def overview(view: MatrixView, stage: Stage, color: Color) -> go.Figure | None:
