@@ -49,7 +49,7 @@ def recent() -> None:
     found = store.list_runs(get_settings().runs_dir)[:RECENT]
     if not found:
         return
-    st.subheader("Recent runs", anchor=False)
+    st.subheader("Shipped samples" if found[0].sample else "Recent runs", anchor=False)
     st.caption("Select a row to open its run.")
     charts.pick_table(
         [runs.row(run) for run in found],

@@ -32,19 +32,20 @@ def show(run: Run) -> None:
                 key=f"download_{name}",
                 on_click="ignore",
             )
-        model(run)
+        reason = model(run)
+    if reason:
+        st.caption(reason)
     st.caption(
         "Figures are web pages that open without a network: scores, network, options of every sublayer, and the first "
         "grouped matrices by importance."
     )
 
 
-def model(run: Run) -> None:
-    """The button for the pruned model, which says how large it is, or why there is none."""
+def model(run: Run) -> str | None:
+    """The button for the pruned model, which says how large it is; why there is none, or why it is locked."""
     size, limit = files.model_bytes(run), get_settings().max_download_megabytes
     if size == 0:
-        st.caption("A sample has no model." if run.sample else "The model is no longer in the run's folder.")
-        return
+        return "A sample has no model." if run.sample else "The model is no longer in the run's folder."
     too_large = size > 1e6 * limit
     st.download_button(
         f"Model, ZIP, {units.size(size)}",
@@ -56,8 +57,9 @@ def model(run: Run) -> None:
         disabled=too_large,
         help="The pruned checkpoint; pgb_core.load_pruned loads its folder. Made on the click.",
     )
-    if too_large:
-        st.caption(
-            f"A page offers at most {limit} MB. On the server, this writes the model to a folder: "
-            f"`python -m pgb_core export --run {run.id} --format safetensors --out FOLDER`, started where the runs are."
-        )
+    if not too_large:
+        return None
+    return (
+        f"A page offers at most {limit} MB. On the server, this writes the model to a folder: "
+        f"`python -m pgb_core export --run {run.id} --format safetensors --out FOLDER`, started where the runs are."
+    )

@@ -84,12 +84,12 @@ def table(shown: Sequence[Run], used: dict[str, int], chosen: Run | None) -> Non
     ids = [run.id for run in shown]
     charts.pick_table(
         [
-            {**runs.row(run), "pinned": "📌" if run.label.pinned else "", "megabytes": used[run.id] / 1e6}
+            {**runs.row(run), "pinned": "✓" if run.label.pinned else "", "megabytes": used[run.id] / 1e6}
             for run in shown
         ],
         {
             "pinned": st.column_config.TextColumn("Pin", help=words.PIN, width=40),
-            "name": st.column_config.TextColumn("Name", help=words.NAME),
+            "name": st.column_config.TextColumn("Name", help=words.NAME, width=180),
             "state": "State",
             "created": "Started",
             "checkpoint": "Checkpoint",

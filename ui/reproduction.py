@@ -27,10 +27,4 @@ def show(run: Run) -> None:
     with python:
         st.code(snippet, language="python", wrap_lines=True)
     st.caption("Settings that are left out are the defaults. What else the result depends on:")
-    st.table(
-        [{"": name, " ": value} for name, value in conditions],
-        border="horizontal",
-        hide_index=True,
-        hide_header=True,
-        alt="What the result depends on beside the settings.",
-    )
+    st.code("\n".join(f"{name}: {value}" for name, value in conditions), language=None, wrap_lines=True)
