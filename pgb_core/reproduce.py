@@ -49,7 +49,7 @@ def snippet(recorded: Mapping[str, Any]) -> str:
         f"import json\nimport os\nfrom pathlib import Path\n\nfrom pgb_core import PruneSpec, prune\n\n{threads}"
         f'spec = PruneSpec(\n{arguments})\nresult = prune(spec, out="{OUT}")\n\n'
         f'found = json.loads(Path("{OUT}/spec.json").read_text())["fingerprint"]\n'
-        f'if found != "{recorded.get("fingerprint", "")}":\n'
+        f"if found != {str(recorded.get('fingerprint', ''))!r}:\n"
         '    print("These are other weights than the run began with.")\n'
         'print(result["score"])\n'
     )
