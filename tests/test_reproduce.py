@@ -61,9 +61,17 @@ def test_the_command_line_and_the_snippet_make_the_run_again(
     (tmp_path / "upload").mkdir()
     shutil.copy(tiny_csv, tmp_path / "upload" / "0f3a.csv")
     spec = PruneSpec(
-        "tiny", "csv", 0.6, method="structured", seed=5, train_file=str(tmp_path / "upload" / "0f3a.csv"), calibration_samples=48,
-        latency=False, pins=("1.attention:2",), eval_samples=60,
-    )  # fmt: skip
+        "tiny",
+        "csv",
+        0.6,
+        method="structured",
+        seed=5,
+        train_file=str(tmp_path / "upload" / "0f3a.csv"),
+        calibration_samples=48,
+        latency=False,
+        pins=("1.attention:2",),
+        eval_samples=60,
+    )
     run(["-m", "pgb_core", "prune", *jobs.prune_arguments(spec), "--out=first"], tmp_path)
     first = store.read_run(tmp_path / "first")
 

@@ -63,12 +63,9 @@ def write(run: Run, label: Label, done: str) -> None:
 
 
 def delete(run: Run) -> None:
-    """Delete the run, unless it has become active or pinned since the page was drawn."""
-    runs_dir = get_settings().runs_dir
+    """Delete the run and leave its address."""
     try:
-        if store.find_run(runs_dir, run.id).label.pinned:
-            raise RunError(f"Run {run.id} is pinned; unpin it first.")
-        store.delete_run(runs_dir, run.id)
+        store.delete_run(get_settings().runs_dir, run.id)
     except RunError as error:
         _leave(str(error))
     url.write(run=None)
