@@ -21,12 +21,12 @@ def test_a_run_is_named_found_downloaded_and_deleted(page: Page, server: str) ->
     page.goto(f"{server}/runs?run={run}&q=bbc")
     expect(page.get_by_text("1 run of this server")).to_be_visible()
 
-    page.get_by_label("Name").fill("<b>Monday</b> **x**")
+    page.get_by_role("textbox", name="Name").fill("<b>Monday</b> **x**")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("<b>Monday</b> **x** · demo")).to_be_visible()
     assert store.find_run(runs_dir, run).label.name == "<b>Monday</b> **x**"
 
-    search = page.get_by_label("Search")
+    search = page.get_by_role("searchbox", name="Search")
     search.fill("tuesday")
     search.press("Enter")
     expect(page.get_by_text("No run matches")).to_be_visible()
