@@ -48,8 +48,7 @@ def prune_arguments(spec: PruneSpec) -> list[str]:
     for item in fields(spec):
         flag, value = item.name.replace("_", "-"), getattr(spec, item.name)
         if isinstance(value, bool):
-            if value != item.default:
-                arguments.append(f"--{flag}" if value else f"--no-{flag}")
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, tuple):  # `pins`: one `--pin` for each
             arguments += [f"--{flag.removesuffix('s')}={entry}" for entry in value]
         elif value is not None:
