@@ -63,7 +63,7 @@ def conditions(recorded: Mapping[str, Any]) -> list[tuple[str, str]]:
     files = [name for name in (spec.train_file, spec.eval_file) if name]
     rows = [
         ("weights, SHA-256 of model.safetensors", recorded.get("fingerprint") or "not recorded"),
-        ("revision on the Hub", recorded.get("revision") or "none: not from the Hub"),
+        ("revision on the Hub", recorded.get("revision") or "none, not from the Hub"),
         ("computed on", device + (f", {recorded['threads']} threads" if recorded.get("threads") else "")),
         ("versions", ", ".join(f"{name} {value}" for name, value in versions.items()) or "not recorded"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -82,14 +83,22 @@ def matches(run: Run, text: str) -> bool:
 def table(shown: Sequence[Run], used: dict[str, int], chosen: Run | None) -> None:
     """The runs, one a row; selecting one puts it in the URL."""
     ids = [run.id for run in shown]
+    own: dict[str, Any] = {}  # a phone has no room for empty columns
+    if any(run.label.pinned for run in shown):
+        own["pinned"] = st.column_config.TextColumn("Pin", help=words.PIN, width=40)
+    if any(run.label.name for run in shown):
+        own["name"] = st.column_config.TextColumn("Name", help=words.NAME, width=180)
     charts.pick_table(
         [
-            {**runs.row(run), "pinned": "✓" if run.label.pinned else "", "megabytes": used[run.id] / 1e6}
+            {
+                **runs.row(run),
+                "pinned": "✓" if run.label.pinned else "",
+                "megabytes": None if run.sample else used[run.id] / 1e6,
+            }
             for run in shown
         ],
         {
-            "pinned": st.column_config.TextColumn("Pin", help=words.PIN, width=40),
-            "name": st.column_config.TextColumn("Name", help=words.NAME, width=180),
+            **own,
             "state": "State",
             "created": "Started",
             "checkpoint": "Checkpoint",
