@@ -24,10 +24,15 @@ def main() -> None:
         return
     try:
         found = thumbnails.thumbnails(matrices.read_layouts(run), matrices.read_kept_importance(run))
-        place, color = wall.choose(found)
-        view = matrices.read_matrix(run, *found[place].key)
+        readable = matrices.readable(run)
+        place, color = wall.choose(run, found, readable)
+        view = matrices.read_matrix(run, *found[place].key) if found[place].key in readable else None
     except RunError as error:
         st.error(str(error))
+        return
+    if view is None:  # a sample came with a few matrices
+        st.info(words.SAMPLE_WITHOUT)
+        wall.show(run, found, place)
         return
     left, right = st.columns([4, 5], gap="medium")
     with left:

@@ -27,6 +27,7 @@ def main() -> None:
         )
         return
     members, cost = choose(done)
+    runs.mark(members[0])
     points, left_out = collect(members, cost)
     if not points:
         st.info("None of these runs measured its latency. Choose FLOPs, parameters or bytes above.")

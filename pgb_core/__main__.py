@@ -114,7 +114,7 @@ def runs(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """List, show or delete the runs of the dashboard."""
     runs_dir = get_settings().runs_dir
     if args.action == "list":
-        found = store.list_runs(runs_dir)
+        found = store.list_own(runs_dir)
         return Answer([_run_entry(run) for run in found], _run_table(found) or f"There are no runs in {runs_dir}.")
     if args.action == "delete":
         store.delete_run(runs_dir, args.id)

@@ -25,7 +25,7 @@ class Followed:
     dense: float | None
     """Value in the checkpoint; None where that is gone."""
     refit: float | None
-    """Value in the pruned model; None where the weight was removed."""
+    """Value in the pruned model; None where the weight was removed, or where the model is gone."""
     importance: float
     """Relative to the matrix's largest."""
     outranked: float
@@ -60,7 +60,7 @@ def follow(view: MatrixView, row: int, column: int) -> Followed:
         column_group,
         kept,
         None if view.dense is None else float(view.dense[row, column]),
-        float(view.pruned[row, column]) if kept else None,
+        float(view.pruned[row, column]) if kept and view.pruned is not None else None,
         float(importance),
         float(np.mean(view.importance < importance)),
     )

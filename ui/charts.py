@@ -118,7 +118,7 @@ def _export(
 
     def as_csv() -> bytes:
         table = rows() if callable(rows) else rows
-        return csv_text(table, headings(table, columns)).encode()
+        return csv_text(table, headings(table, columns)).encode("utf-8-sig")
 
     with st.popover("Export", icon=":material/download:", type="tertiary", key=f"{key}_export"):
         st.caption("As you see it now, with dark text on white.")

@@ -18,6 +18,7 @@ PAGES = {
     "matrix": ("Matrix", ":material/grid_on:"),
     "trade_off": ("Trade-off", ":material/scatter_plot:"),
     "learn": ("Learn", ":material/school:"),
+    "runs": ("Runs", ":material/history:"),
 }
 """Title and icon of each page by its file name, which is its URL."""
 

@@ -65,9 +65,10 @@ def chosen_weight(view: MatrixView) -> Followed | None:
     weight = following.follow(view, row, column)
     st.write(following.explain(weight))
     with st.container(horizontal=True):
-        gone = "the checkpoint is gone"
-        st.metric("In the checkpoint", gone if weight.dense is None else f"{weight.dense:.4f}", help=words.DENSE_WEIGHT)
-        st.metric("After the refit", "removed" if weight.refit is None else f"{weight.refit:.4f}", help=words.REFIT)
+        before = "not at hand" if weight.dense is None else f"{weight.dense:.4f}"
+        after = "not at hand" if weight.refit is None else f"{weight.refit:.4f}"
+        st.metric("In the checkpoint", before, help=words.DENSE_WEIGHT)
+        st.metric("After the refit", after if weight.kept else "removed", help=words.REFIT)
         st.metric("Importance", f"{weight.importance:.2g}", help=words.IMPORTANCE_OF_ONE)
         st.metric("More important than", units.percent(weight.outranked), help=words.OUTRANKED)
         st.metric("Group", "none" if weight.group is None else weight.group, help=words.GROUP_OF_ONE)

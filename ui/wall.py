@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import streamlit as st
 
 from pgb_core.figures import thumbnails
 from pgb_core.figures.matrix import Color
-from pgb_core.figures.thumbnails import Thumbnail
+from pgb_core.figures.thumbnails import Key, Thumbnail
 from pgb_core.layout import ENTRY_NAMES, EXIT_NAME
 from pgb_core.store import Run
 from ui import charts, runs, url, words
@@ -18,11 +20,12 @@ NAMES = {
 }
 
 
-def choose(found: tuple[Thumbnail, ...]) -> tuple[int, Color]:
-    """Place in `found` of the matrix that the URL names, and by what to color it."""
+def choose(run: Run, found: tuple[Thumbnail, ...], readable: Set[Key]) -> tuple[int, Color]:
+    """Place in `found` of the matrix that the URL names, else of a `readable` one, and by what to color it."""
     layers = sorted({t.key[0] + 1 for t in found})  # users count from 1
     # a matrix with several groups shows what this page is about
-    first = next((t.key for t in found if len(t.layout.row_groups) > 1), found[0].key)
+    shown = [t for t in found if t.key in readable]
+    first = next((t.key for t in shown if len(t.layout.row_groups) > 1), shown[0].key)
     left, middle, right = st.columns([1, 2, 2], vertical_alignment="bottom")
     with left:
         layer = url.select(
@@ -49,10 +52,12 @@ def choose(found: tuple[Thumbnail, ...]) -> tuple[int, Color]:
             st.segmented_control,
             "Color by",
             "color",
-            {"weight": "Weight", "importance": "Importance"},
+            {"importance": "Importance"} if run.sample else {"weight": "Weight", "importance": "Importance"},
             required=True,
             help=words.COLOR,
         )
+    if run.sample:
+        st.caption(words.SAMPLE_MATRIX)
     kind, _, matrix = name.partition(".")
     place = next(n for n, t in enumerate(found) if t.key == (int(layer) - 1, kind, matrix))
     return place, "importance" if color == "importance" else "weight"

@@ -100,6 +100,11 @@ OUTRANKED = "Share of the matrix's weights that are less important."
 GROUP_OF_ONE = "The group in whose block it lies: its row and its column must belong to the same."
 PERMUTED_PLACE = "Where it is drawn once rows and columns are permuted, counted from 0."
 SHOW = "Original order, permuted, or what is left."
+SAMPLE_MATRIX = (
+    "To stay small, a sample has the importance of two matrices only, in 16 steps of a logarithmic scale, and no "
+    "weights. A run of your own shows every matrix, by weight too."
+)
+SAMPLE_WITHOUT = "This sample came without the importance of this matrix; all that is known of it is what was kept."
 STAGES = {
     "original": refer("The dense weights in the order of the checkpoint.", "dense"),
     "permuted": refer(
@@ -212,6 +217,19 @@ SHAPES_COMPARED = refer(
 )
 COST = refer("What you want to save: measured time, computation, parameters or disk space.", "cost", "latency", "flops")
 FRONT = refer("No other model in this list is both cheaper and better.", "pareto-front")
+RUN = "A finished run on this server, newest first; then the samples that are shipped."
+SEARCH = (
+    "Shows the runs in which every word occurs: in name, notes, checkpoint, task, method, state or id. "
+    "“pinned” finds those that are pinned."
+)
+NAME = "Comes first wherever this run is listed or chosen. One line."
+NOTES = "Plain text, for whoever opens this run next."
+PIN = "A pinned run is kept when old runs are removed to make space, and its Delete button is locked."
+DISK = "Bytes of all files of a run on the server's disk, the pruned model included."
+REPRODUCE = (
+    "On a CPU the same settings, seed, number of threads and library versions give the same model bit for bit; on "
+    "other processors or versions the last digits may differ, and with them a close choice."
+)
 STEPS_OF_A_RUN = """
 1. **Score**: one pass over training texts estimates what each weight is worth.
 2. **Group**: rows and columns are permuted so that the worthy weights come together in groups; the rest is cut.

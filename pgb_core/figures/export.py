@@ -1,4 +1,4 @@
-"""A figure as files that open anywhere: a stand-alone page, its numbers as CSV, and a telling name for both.
+"""Figures as files that open anywhere: stand-alone pages, their numbers as CSV, and a telling name for both.
 
 What is exported has a white ground and dark text, whatever theme the reader looks at it in.
 """
@@ -9,10 +9,11 @@ import csv
 import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 
 PAPER = "#ffffff"
 INK = "#17232b"
@@ -31,15 +32,39 @@ def file_name(name: str, ending: str) -> str:
 
 def stand_alone(figure: go.Figure, title: str, alt: str) -> str:
     """`figure` as one HTML page that needs no network: plotly.js is inside, 5 MB of it."""
+    return _page(title, _drawn(figure, alt, include_plotlyjs=True))
+
+
+def pages(title: str, figures: Mapping[str, tuple[str, go.Figure]]) -> Iterator[tuple[str, str]]:
+    """(file name, content) of index.html, of the script that draws, and of one page per figure.
+
+    Args:
+        title: of the index, plain text.
+        figures: by file name without its ending: what the figure shows, in plain text, and the figure.
+    """
+    entries = "".join(
+        f'<li><a href="{html.escape(name)}.html">{html.escape(alt)}</a></li>\n' for name, (alt, _) in figures.items()
+    )
+    yield "index.html", _page(title, f"<h1>{html.escape(title)}</h1>\n<ul>\n{entries}</ul>")
+    yield "plotly.min.js", get_plotlyjs()
+    for name, (alt, figure) in figures.items():
+        yield f"{name}.html", _page(alt, _drawn(figure, alt, include_plotlyjs="directory"))
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title></head>\n'
+        f'<body style="margin:1rem;background:{PAPER};color:{INK};font-family:sans-serif">\n{body}\n</body></html>\n'
+    )
+
+
+def _drawn(figure: go.Figure, alt: str, include_plotlyjs: bool | str) -> str:
     printed = go.Figure(figure)
     printed.update_layout(template="plotly_white", paper_bgcolor=PAPER, plot_bgcolor=PAPER, font_color=INK)
-    drawing = printed.to_html(full_html=False, include_plotlyjs=True, auto_play=False, config={"displaylogo": False})
-    title, alt = html.escape(title), html.escape(alt)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
-        f'<body style="margin:1rem;background:{PAPER};color:{INK};font-family:sans-serif">\n'
-        f'<figure role="group" aria-label="{alt}">{drawing}<figcaption>{alt}</figcaption></figure>\n</body></html>\n'
-    )
+    options: dict[str, Any] = {"auto_play": False, "config": {"displaylogo": False}}
+    drawing = printed.to_html(full_html=False, include_plotlyjs=include_plotlyjs, **options)
+    alt = html.escape(alt)
+    return f'<figure role="group" aria-label="{alt}">{drawing}<figcaption>{alt}</figcaption></figure>'
 
 
 def csv_text(rows: Rows, headings: Mapping[str, str]) -> str:

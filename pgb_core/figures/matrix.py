@@ -37,7 +37,7 @@ class Panel:
 
 
 def panel(view: MatrixView, stage: Stage, color: Color) -> Panel | None:
-    """The values of one stage of `view`; None when they need the dense weights and those are gone."""
+    """The values of one stage of `view`; None when they need weights that are gone, or were never there."""
     layout = view.layout
     if stage == "original":
         rows, columns = np.arange(layout.rows), np.arange(layout.columns)
@@ -55,8 +55,8 @@ def weight_limit(view: MatrixView) -> float:
     """The one color range of all stages of `view`, so that before and after can be compared by eye."""
     if view.dense is not None:
         return symmetric_limit(view.dense)
-    kept = view.pruned[view.layout.mask()]
-    return symmetric_limit(kept) if kept.size else 1.0
+    kept = None if view.pruned is None else view.pruned[view.layout.mask()]
+    return symmetric_limit(kept) if kept is not None and kept.size else 1.0
 
 
 def overview(view: MatrixView, stage: Stage, color: Color, followed: Followed | None = None) -> go.Figure | None:
@@ -165,7 +165,7 @@ def group_table(view: MatrixView) -> list[dict[str, Any]]:
 
     `concentration` is the importance of a kept weight, on average, in multiples of the matrix's mean; `mean_before` and
     `mean_after` are means of |w| over the kept weights in the checkpoint and in the pruned model, `change` is the norm
-    of their difference over that of the former. What needs the checkpoint is None where that is gone.
+    of their difference over that of the former. What needs the weights of either is None where those are gone.
     """
     layout = view.layout
     return [
@@ -186,6 +186,8 @@ def group_table(view: MatrixView) -> list[dict[str, Any]]:
 
 
 def _refit(view: MatrixView, rows: IntArray, columns: IntArray) -> dict[str, float | None]:
+    if view.pruned is None:
+        return dict.fromkeys(("mean_before", "mean_after", "change"))
     block = np.ix_(rows, columns)
     kept = np.ones((len(rows), len(columns)), bool) if view.layout.support is None else view.layout.support[block]
     after = view.pruned[block][kept].astype(np.float64)

@@ -398,7 +398,7 @@ def test_a_target_in_flops_is_told_as_such_and_pins_in_words() -> None:
     app = visit("prune", run=run.name)
     metric = next(metric for metric in app.metric if metric.label == "FLOPs removed")
     assert (metric.value, metric.delta) == ("51.2%", "target 50.0%")
-    assert "50% of FLOPs removed" in words(app)
+    assert "50% of FLOPs removed" in app.text[0].value
     settings = {row[0]: row[1] for table in app.table for row in table.value.to_numpy().tolist()}
     assert settings["never dropped"] == "layer 2 attention, 2 heads"
 
