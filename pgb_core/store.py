@@ -1,7 +1,7 @@
 """Run folders: the only module that knows what one looks like inside.
 
     spec.json  status.json  result.json  options.json  layout.json  layout.safetensors  importance.safetensors
-    model/     log.txt      cancel
+    model/     log.txt      cancel       answers.safetensors
 
 Everything is written atomically (a new file, then a rename), so a reader in another process never sees half a file.
 Nothing here imports torch: the dashboard reads runs through this module.
@@ -37,6 +37,8 @@ __all__ = [
     "discard_results",
     "find_process",
     "find_run",
+    "folders",
+    "is_id",
     "list_abandoned",
     "list_active",
     "list_runs",
@@ -61,6 +63,15 @@ SCHEMA = 1
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _CANCEL = "cancel"
 _PARTIAL_MODEL = ".model"
+_RESULTS = (
+    "result.json",
+    "options.json",
+    "layout.json",
+    "layout.safetensors",
+    "importance.safetensors",
+    "answers.safetensors",
+)
+"""Files that only a run that came to its end has, beside its model."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ def discard_results(path: Path) -> None:
     """Remove what a run that did not come to its end wrote into its folder; spec, status and log stay."""
     for name in ("model", _PARTIAL_MODEL):
         shutil.rmtree(path / name, ignore_errors=True)
-    for name in ("result.json", "options.json", "layout.json", "layout.safetensors", "importance.safetensors"):
+    for name in _RESULTS:
         (path / name).unlink(missing_ok=True)
 
 
@@ -263,7 +274,7 @@ def find_run(runs_dir: Path, run_id: str) -> Run:
 def list_runs(runs_dir: Path) -> list[Run]:
     """All readable runs, newest first; damaged folders are left out."""
     runs = []
-    for path in _run_folders(runs_dir):
+    for path in folders(runs_dir):
         with contextlib.suppress(RunError):
             runs.append(read_run(path))
     return sorted(runs, key=lambda run: (run.status.created, run.id), reverse=True)
@@ -272,7 +283,7 @@ def list_runs(runs_dir: Path) -> list[Run]:
 def list_active(runs_dir: Path) -> list[tuple[Path, Status]]:
     """Folder and status of every run that is queued or running, in the order in which they were submitted."""
     runs = []
-    for path in _run_folders(runs_dir):
+    for path in folders(runs_dir):
         with contextlib.suppress(RunError):
             runs.append((path, read_status(path)))
     return sorted((run for run in runs if run[1].active), key=lambda run: (run[1].created, run[0].name))
@@ -281,14 +292,20 @@ def list_active(runs_dir: Path) -> list[tuple[Path, Status]]:
 def list_abandoned(runs_dir: Path) -> list[Path]:
     """Folders of runs whose process is gone, but whose status does not say so yet."""
     found = []
-    for path in _run_folders(runs_dir):
+    for path in folders(runs_dir):
         with contextlib.suppress(RunError):
             if recorded_status(path).active and not read_status(path).active:
                 found.append(path)
     return found
 
 
-def _run_folders(runs_dir: Path) -> list[Path]:
+def is_id(text: str) -> bool:
+    """Whether `text` has the form of a run's id; only what has is ever used as the name of a folder."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def folders(runs_dir: Path) -> list[Path]:
+    """The folders below `runs_dir` that have the name of a run, readable or not, in no order."""
     return [path for path in runs_dir.iterdir() if _RUN_ID.fullmatch(path.name)] if runs_dir.is_dir() else []
 
 

@@ -436,6 +436,7 @@ specs = st.builds(
     eval_samples=st.none() | st.integers(1, 10**6),
     max_length=st.none() | st.integers(8, 512),
     latency=st.booleans(),
+    latency_grid=st.booleans(),
     budget=st.sampled_from(["weights", "flops"]),
     min_groups=st.none() | st.integers(2, 4),
     max_groups=st.none() | st.integers(4, 12),
