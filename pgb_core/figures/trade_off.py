@@ -170,7 +170,7 @@ def _cited(figures: Sequence[Published], metric: str) -> go.Scatter:
         x=[100 * p.density for p in figures],
         y=[100 * p.score for p in figures],
         mode="markers+text",
-        name="published (other settings)",
+        name="published",
         text=[p.method.removesuffix(" (PGB's baseline)") for p in figures],
         textposition="bottom center",
         textfont={"size": 10, "color": DENSE},
