@@ -103,7 +103,7 @@ class Point:
     def __str__(self) -> str:
         recovered = f", {self.spec.recover_epochs} epochs of recovery" if self.spec.recover_epochs else ""
         seed = f", seed {self.spec.seed}" if self.spec.seed else ""
-        return f"{self.spec.method}, {self.spec.sparsity:.4g} removed{recovered}{seed}"
+        return f"{self.spec.method}, {100 * self.spec.sparsity:.4g}% removed{recovered}{seed}"
 
 
 @dataclass(frozen=True)

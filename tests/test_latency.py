@@ -14,6 +14,7 @@ from pgb_core import latency
 from pgb_core.errors import SpecError
 from pgb_core.grouped import cut, install
 from pgb_core.latency import DEFAULT, GRID, Shape
+from pgb_core.layout import dropped_layout
 from tests.network import Network
 
 SMALL = Shape(2, 16)
@@ -58,6 +59,24 @@ def test_the_threads_are_fixed_and_given_back() -> None:
     latency.take_turns({"model": lambda inputs: seen.add(torch.get_num_threads())}, {"model": {}}, threads=1, rounds=1)
     assert seen == {1}
     assert torch.get_num_threads() == before
+
+
+def test_a_model_of_dropped_sublayers_alone_has_a_peak(network: Network) -> None:
+    dropped = [cut(sub, dropped_layout(sub.shape)) for sub in network.sublayers]
+    nothing = install(network.model, network.sublayers, dropped)
+    inputs = latency.random_inputs(nothing, SMALL)
+    assert 0 < latency.peak_bytes(nothing, inputs) < latency.peak_bytes(network.model, inputs)
+
+
+def test_the_dense_model_can_be_timed_beforehand(network: Network) -> None:
+    shapes = [SMALL, Shape(1, 8)]
+    times = latency.alone(network.model, [*shapes, SMALL], threads=1)
+    assert list(times) == shapes
+    found = latency.compare(network.model, pruned(network), shapes, threads=1, dense_times=times)
+    for shape, measured in zip(shapes, found, strict=True):
+        assert measured["dense"] == times[shape]
+        assert measured["speedup"] == times[shape]["median_ms"] / measured["pruned"]["median_ms"]
+        assert measured["taking_turns"] is False
 
 
 def test_peak_memory_equals_what_the_profiler_saw(network: Network) -> None:

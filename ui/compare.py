@@ -108,7 +108,7 @@ def costs(both: tuple[Side, Side]) -> None:
         score, error = result["score"][side.stage], result["score"]["standard_error"].get(side.stage) or 0.0
         rows.append(
             {
-                "": f"**{side.letter}** {side.name}",
+                "": f"**{side.letter}** {side.name.partition(f' · {units.moment(side.run.status.created)}')[0]}",
                 result["score"]["metric"].capitalize(): f"{units.percent(score)} ± {units.percent(error)}",
                 "Encoder weights": units.count(result["parameters"][f"encoder_{side.column}"]),
                 "FLOPs": units.count(result["flops"][side.column]),
