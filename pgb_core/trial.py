@@ -22,8 +22,8 @@ from pgb_core.jobs import child_environment
 COMMAND = (sys.executable, "-m", "pgb_core.trial_worker")
 MAX_CHARACTERS = 2000
 """Of a text that is tried."""
-_PATIENCE_SECONDS = 180.0
-"""Without a word from the helper; on a busy machine its libraries alone take half a minute to load."""
+_PATIENCE_SECONDS = 300.0
+"""Without a word from the helper; on a very busy machine its libraries alone took two minutes to load."""
 
 
 class Trial:
@@ -38,11 +38,26 @@ class Trial:
         self._ids = itertools.count(1)
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
+        self._ready = False
+        """Whether this helper has spoken: until then it loads its libraries."""
 
     @property
     def alive(self) -> bool:
-        """Whether the helper is there, so that an answer takes no time to load libraries."""
+        """Whether the helper is there."""
         return self._process is not None and self._process.poll() is None
+
+    def warm(self) -> None:
+        """Start the helper, if there is none, so that it has loaded its libraries when the first question comes.
+
+        Raises:
+            RunError: it cannot be started.
+        """
+        if self._turn.acquire(blocking=False):  # else it is just being asked
+            try:
+                if not self.alive:
+                    self._start()
+            finally:
+                self._turn.release()
 
     def ask(self, request: Mapping[str, Any], on_progress: Callable[[str], object] = lambda message: None) -> Any:
         """The helper's answer to `request`, see `trial_worker`; `on_progress` is told what it does meanwhile.
@@ -53,8 +68,9 @@ class Trial:
         with self._turn:
             for _ in range(2):
                 if not self.alive:
-                    on_progress("starting a helper process, which loads the libraries; only the first time takes long")
                     self._start()
+                if not self._ready:
+                    on_progress("loading the libraries, which takes long only the first time")
                 with contextlib.suppress(_EndedError):
                     return self._exchange({**request, "id": next(self._ids)}, on_progress)
                 self.close()
@@ -73,7 +89,7 @@ class Trial:
 
     def _start(self) -> None:
         self.close()
-        self._lines = queue.Queue()
+        self._lines, self._ready = queue.Queue(), False
         try:
             self._process = subprocess.Popen(
                 self._command,
@@ -104,6 +120,7 @@ class Trial:
                 raise RunError(f"The helper process said nothing for {self._patience:.0f} s; try again.") from error
             if line is None:
                 raise _EndedError
+            self._ready = True
             reply = json.loads(line)
             if reply["id"] != request["id"]:  # to a question whose page has gone
                 continue

@@ -206,6 +206,8 @@ def main() -> None:
         os.environ.setdefault(name, value)
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    from pgb_core import evaluation  # noqa: F401  # what takes longest, before the first question is there
+
     serve(sys.stdin, replies, Worker())
 
 

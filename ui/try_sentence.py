@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ LABELS = 8
 
 def show(members: Sequence[Run]) -> None:
     """The form and, once there is one, the answer."""
+    with contextlib.suppress(RunError):  # the question itself says what is wrong
+        trial.helper().warm()
     both = compare.choose(members)
     task = TASKS.get(both[1].run.spec["task"])
     paired = task is not None and len(task.text_columns) > 1
