@@ -444,7 +444,10 @@ def test_a_sweep_prints_its_points_and_writes_them_as_a_table(
 
 
 @pytest.mark.timeout(600)
-def test_a_sweep_in_the_background_can_be_cancelled_and_goes_on(tiny_checkpoint: Path, tiny_csv: Path) -> None:
+def test_a_sweep_in_the_background_can_be_cancelled_and_goes_on(
+    tiny_checkpoint: Path, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGB_CANCEL_GRACE_SECONDS", "20")  # it is to unwind by itself, however busy the machine
     base = PruneSpec(str(tiny_checkpoint), "csv", 0.5, train_file=str(tiny_csv), calibration_samples=64, device="cpu")
     runs_dir = get_settings().runs_dir
     spec = SweepSpec(replace(base, latency=False), (0.4, 0.7), ("magnitude",), (0, 20))
