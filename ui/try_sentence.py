@@ -27,6 +27,7 @@ def show(members: Sequence[Run]) -> None:
     both = compare.choose(members)
     task = TASKS.get(both[1].run.spec["task"])
     paired = task is not None and len(task.text_columns) > 1
+    second = "Second text (only if the file has pairs)" if task is not None and task.labels is None else "Second text"
     with st.form("try"):
         text = st.text_area(
             "Text",
@@ -35,7 +36,7 @@ def show(members: Sequence[Run]) -> None:
             height=110,
             placeholder="Type or paste a text of the kind that the checkpoint was fine-tuned on.",
         )
-        pair = st.text_input("Second text", key="try_pair", max_chars=MAX_CHARACTERS) if paired else ""
+        pair = st.text_input(second, key="try_pair", max_chars=MAX_CHARACTERS) if paired else ""
         pressed = st.form_submit_button("Try it", icon=":material/play_arrow:", type="primary")
     st.caption("Both answer with one of the checkpoint's labels, whatever the text is about. No text is stored.")
     if pressed and not text.strip():

@@ -58,7 +58,7 @@ def test_a_sweep_is_started_found_again_and_leads_to_a_run_and_a_comparison(
     expect(page.get_by_role("heading", name="The same matrix")).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(3)
     page.goto(f"{server}/trade_off?view=try&b={first}")
-    page.get_by_role("textbox", name=re.compile("Text")).fill("a happy lovely day")
+    page.get_by_role("textbox", name="Text", exact=True).fill("a happy lovely day")
     page.get_by_role("button", name="Try it").click()
     expect(page.get_by_text("times as long as A")).to_be_visible(timeout=200_000)
     expect(page.get_by_test_id("stMetric").first).to_contain_text("positive")
