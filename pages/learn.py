@@ -78,6 +78,13 @@ def compare(shown: Lesson) -> None:
     st.subheader(f"Four shapes, {shown.density:.0%} of the weights each", anchor=False, help=words.SHAPES_COMPARED)
     verdict, *reasons = narration.explain(shown)
     st.markdown("\n".join([verdict, "", *(f"- {reason}" for reason in reasons)]))
+    columns = {
+        "method": "Shape",
+        "density": charts.percent_column("Density", words.DENSITY),
+        "kept_importance": charts.percent_column("Kept importance", words.KEPT_IMPORTANCE),
+        "before": charts.percent_column("Error before the refit", glossary.define("reconstruction-error")),
+        "after": charts.percent_column("Error after the refit", glossary.define("reconstruction-error")),
+    }
     left, right = st.columns(2, gap="medium")
     with left:
         st.markdown("**What each keeps**")
@@ -86,6 +93,8 @@ def compare(shown: Lesson) -> None:
             "Four heatmaps of the weights that stay: single weights, whole rows, heads of three rows, and the groups "
             "of PGB in permuted order.",
             key="shapes",
+            name="lesson, what four shapes keep",
+            rows=figures.shapes_table(shown),
         )
     with right:
         st.markdown("**What each loses**", help=glossary.define("reconstruction-error"))
@@ -93,17 +102,10 @@ def compare(shown: Lesson) -> None:
             figures.comparison_chart(shown),
             "Reconstruction error of each of the four shapes before and after the refit.",
             key="comparison",
+            name="lesson, what four shapes lose",
+            rows=figures.comparison_table(shown),
+            columns=columns,
         )
-    charts.table(
-        figures.comparison_table(shown),
-        {
-            "method": "Shape",
-            "density": charts.percent_column("Density", words.DENSITY),
-            "kept_importance": charts.percent_column("Kept importance", words.KEPT_IMPORTANCE),
-            "before": charts.percent_column("Error before the refit", glossary.define("reconstruction-error")),
-            "after": charts.percent_column("Error after the refit", glossary.define("reconstruction-error")),
-        },
-    )
 
 
 def terms() -> None:

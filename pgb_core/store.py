@@ -1,7 +1,7 @@
 """Run folders: the only module that knows what one looks like inside.
 
     spec.json  status.json  result.json  options.json  layout.json  layout.safetensors  importance.safetensors
-    model/     log.txt      label.json   cancel
+    model/     log.txt      label.json   answers.safetensors   cancel
 
 Everything is written atomically (a new file, then a rename), so a reader in another process never sees half a file,
 and every change of a run moves its folder's time of change. Sample runs, which are shipped with the package, lie in
@@ -42,6 +42,8 @@ __all__ = [
     "discard_results",
     "find_process",
     "find_run",
+    "folders",
+    "is_id",
     "list_abandoned",
     "list_active",
     "list_own",
@@ -75,6 +77,15 @@ _LABEL = "label.json"
 _DELETED = ".deleted"
 SETTLED_SECONDS = 2.0
 """Two changes within a tick of the clock leave one time of change: what changed just now is read anew."""
+_RESULTS = (
+    "result.json",
+    "options.json",
+    "layout.json",
+    "layout.safetensors",
+    "importance.safetensors",
+    "answers.safetensors",
+)
+"""Files that only a run that came to its end has, beside its model."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +165,7 @@ def discard_results(path: Path) -> None:
     """Remove what a run that did not come to its end wrote into its folder; spec, status and log stay."""
     for name in ("model", _PARTIAL_MODEL):
         shutil.rmtree(path / name, ignore_errors=True)
-    for name in ("result.json", "options.json", "layout.json", "layout.safetensors", "importance.safetensors"):
+    for name in _RESULTS:
         (path / name).unlink(missing_ok=True)
 
 
@@ -277,12 +288,12 @@ def list_runs(runs_dir: Path) -> list[Run]:
 
 def list_own(runs_dir: Path) -> list[Run]:
     """As `list_runs`, without the samples."""
-    return _newest_first(_run_folders(runs_dir), _read_again)
+    return _newest_first(folders(runs_dir), _read_again)
 
 
-def _newest_first(folders: Iterable[Path], read: Callable[[Path], Run]) -> list[Run]:
+def _newest_first(paths: Iterable[Path], read: Callable[[Path], Run]) -> list[Run]:
     runs = []
-    for path in folders:
+    for path in paths:
         with contextlib.suppress(RunError, FileNotFoundError):  # damaged, or deleted meanwhile
             runs.append(read(path))
     return sorted(runs, key=lambda run: (run.status.created, run.id), reverse=True)
@@ -304,7 +315,7 @@ def _read_settled(path: Path, changed: int) -> Run:
 
 def _samples() -> list[Run]:
     """The runs that are shipped with the package, unless a setting hides them."""
-    return _newest_first(_run_folders(SAMPLES), _read_sample) if get_settings().show_samples else []
+    return _newest_first(folders(SAMPLES), _read_sample) if get_settings().show_samples else []
 
 
 @functools.cache
@@ -315,7 +326,7 @@ def _read_sample(path: Path) -> Run:
 def list_active(runs_dir: Path) -> list[tuple[Path, Status]]:
     """Folder and status of every run that is queued or running, in the order in which they were submitted."""
     runs = []
-    for path in _run_folders(runs_dir):
+    for path in folders(runs_dir):
         with contextlib.suppress(RunError):
             runs.append((path, read_status(path)))
     return sorted((run for run in runs if run[1].active), key=lambda run: (run[1].created, run[0].name))
@@ -324,14 +335,20 @@ def list_active(runs_dir: Path) -> list[tuple[Path, Status]]:
 def list_abandoned(runs_dir: Path) -> list[Path]:
     """Folders of runs whose process is gone, but whose status does not say so yet."""
     found = []
-    for path in _run_folders(runs_dir):
+    for path in folders(runs_dir):
         with contextlib.suppress(RunError):
             if recorded_status(path).active and not read_status(path).active:
                 found.append(path)
     return found
 
 
-def _run_folders(runs_dir: Path) -> list[Path]:
+def is_id(text: str) -> bool:
+    """Whether `text` has the form of a run's id; only what has is ever used as the name of a folder."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def folders(runs_dir: Path) -> list[Path]:
+    """The folders below `runs_dir` that have the name of a run, readable or not, in no order."""
     return [path for path in runs_dir.iterdir() if _RUN_ID.fullmatch(path.name)] if runs_dir.is_dir() else []
 
 
@@ -341,7 +358,7 @@ def _own_folder(runs_dir: Path, run_id: str) -> Path:
     Raises:
         RunError: there is no such run.
     """
-    if not _RUN_ID.fullmatch(run_id) or not (runs_dir / run_id).is_dir():
+    if not is_id(run_id) or not (runs_dir / run_id).is_dir():
         raise RunError(f"There is no run {run_id[:40]!r} on this server.")
     return runs_dir / run_id
 

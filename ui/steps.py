@@ -111,9 +111,15 @@ def _picture(lesson: Lesson, picture: Picture, key: str) -> None:
     st.markdown(f"**{picture.title}**")
     outlined = "; the groups are outlined" if picture.outlined is not None else ""
     alt = f"Heatmap of the {SIZE} by {SIZE} matrix: {picture.title.lower()}, with the number in every cell{outlined}."
-    charts.chart(figures.heatmap(lesson, picture), alt, key=key)
     rows = figures.picture_table(picture)
-    charts.table(rows, {name: name.capitalize() for name in rows[0]})
+    charts.chart(
+        figures.heatmap(lesson, picture),
+        alt,
+        key=key,
+        name=f"lesson, {key}, {picture.title}",
+        rows=rows,
+        columns={name: name.capitalize() for name in rows[0]},
+    )
 
 
 def _groups(lesson: Lesson) -> None:

@@ -104,6 +104,8 @@ SAMPLE_MATRIX = (
     "To stay small, a sample has the importance of two matrices only, in 16 steps of a logarithmic scale, and no "
     "weights. A run of your own shows every matrix, by weight too."
 )
+SAMPLE_COMPARED = "A shipped sample came without weights. Compare two runs of this server to see them."
+SAMPLE_TRIED = "A shipped sample came without its model. Choose two runs of this server, or prune a model first."
 SAMPLE_WITHOUT = "This sample came without the importance of this matrix; all that is known of it is what was kept."
 STAGES = {
     "original": refer("The dense weights in the order of the checkpoint.", "dense"),
@@ -229,6 +231,33 @@ DISK = "Bytes of all files of a run on the server's disk, the pruned model inclu
 REPRODUCE = (
     "On a CPU the same settings, seed, number of threads and library versions give the same model bit for bit; on "
     "other processors or versions the last digits may differ, and with them a close choice."
+)
+SWEEP_TARGETS = "Every target is pruned by every method: the number of points is the product."
+SWEEP_RECOVERY = (
+    "Points without recovery take seconds once the shared scoring is done; recovery trains each pruned model, which "
+    "takes longest."
+)
+SWEEP_SEEDS = "Seeds 0, 1, … redraw the calibration samples and all random choices; each seed scores anew."
+PUBLISHED = (
+    "Scores of BERT-base that papers and repositories report for this task and metric. Their training, retraining and "
+    "what they count differ from ours: see them as references, never as measurements of this checkpoint."
+)
+MAJORITY = "The score of always giving the commonest label of the evaluation texts, whatever the text."
+PAIRED = (
+    "Both models answered the same examples. What counts are the examples on which just one of them is right: the "
+    "standard error is that of paired proportions, p that of the exact McNemar test, two-sided."
+)
+DISCORDANT = (
+    "Examples on which just one of the two models is right; first those of which the other one was surest of a "
+    "wrong answer. Probabilities are the models' own and need not be well calibrated."
+)
+SAME_MATRIX = (
+    "Both in the order of the checkpoint; what a model does not keep stays blank. One color scale for both, which "
+    "saturates at the 99.5th percentile of the kept weights by magnitude."
+)
+TRIED = (
+    "Time of one forward pass of this one text on the server's CPU, without tokenizing: median of 7 rounds in which "
+    "the models take turns, with the middle 80% in brackets. Other work on the server disturbs it."
 )
 STEPS_OF_A_RUN = """
 1. **Score**: one pass over training texts estimates what each weight is worth.

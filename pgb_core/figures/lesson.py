@@ -141,6 +141,16 @@ def shapes_chart(lesson: Lesson) -> go.Figure:
     return figure
 
 
+def shapes_table(lesson: Lesson) -> list[dict[str, Any]]:
+    """The rows of every heatmap of `shapes_chart` in turn: the shape, then as in `picture_table`, in original order."""
+    columns = [str(n + 1) for n in range(SIZE)]
+    return [
+        {"shape": title(lesson, outcome.method)} | {"row": row["row"], **{name: row[name] for name in columns}}
+        for outcome in lesson.outcomes.values()
+        for row in sorted(picture_table(_shape(outcome)), key=lambda row: int(row["row"]))
+    ]
+
+
 def comparison_chart(lesson: Lesson) -> go.Figure:
     """The reconstruction error of each method before the refit (open) and after it (filled)."""
     outcomes = list(lesson.outcomes.values())

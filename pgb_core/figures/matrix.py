@@ -96,9 +96,7 @@ def overview_table(view: MatrixView, stage: Stage, color: Color) -> dict[str, ND
     shown = panel(view, stage, color)
     if shown is None:
         return {}
-    pooled = pool(shown.values, "mean" if color == "importance" else "extreme")
-    rows: dict[str, NDArray[Any]] = {"from row": np.arange(pooled.cells.shape[0]) * pooled.row_step}
-    return rows | {str(place * pooled.column_step): column for place, column in enumerate(pooled.cells.T)}
+    return pool(shown.values, "mean" if color == "importance" else "extreme").table()
 
 
 def window(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,11 @@ class Pooled:
     def exact(self) -> bool:
         """Whether a cell is one entry."""
         return self.row_step == self.column_step == 1
+
+    def table(self) -> dict[str, NDArray[Any]]:
+        """The cells by column; the first column and the headings name their first row and column."""
+        rows: dict[str, NDArray[Any]] = {"from row": np.arange(self.cells.shape[0]) * self.row_step}
+        return rows | {str(place * self.column_step): column for place, column in enumerate(self.cells.T)}
 
 
 def pool(values: NDArray[np.float32], how: How, max_rows: int = MAX_ROWS, max_columns: int = MAX_COLUMNS) -> Pooled:
