@@ -65,6 +65,26 @@ def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     return Answer(result, f"{console.describe_result(result)}\n{args.out}")
 
 
+def score(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Score a checkpoint for the What if page."""
+    spec = PruneSpec(sparsity=0.0, method="pgb-mixed", **{name: getattr(args, name) for name in jobs.SCORE_FIELDS})
+    if args.out is None:
+        from pgb_core.scoring import score_checkpoint
+
+        found = score_checkpoint(spec, again=args.again, on_progress=printer.report)
+    else:  # in the background: the page watches the folder that jobs.submit made
+        with jobs.cancellable(args.out):
+            try:
+                jobs.wait_for_turn(args.out)
+                from pgb_core.scoring import score_checkpoint
+
+                found = score_checkpoint(spec, again=args.again, out=args.out, on_progress=printer.report)
+            except BaseException as error:
+                jobs.settle(args.out, error)
+                raise
+    return Answer(found, console.describe_scoring(found))
+
+
 def evaluate(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Score a dense or a pruned checkpoint."""
     from pgb_core.evaluation import evaluate_checkpoint
@@ -184,15 +204,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="run folder to write")
     methods = "; ".join(f"{name}: {sentence}" for name, sentence in METHODS.items())
     sub.add_argument("--method", choices=METHODS, default="pgb", help=f"{methods} (default: %(default)s)")
-    scores = "; ".join(f"{name}: {sentence}" for name, sentence in IMPORTANCES.items())
-    sub.add_argument(
-        "--importance", choices=IMPORTANCES, default="compensated", help=f"{scores} (default: %(default)s)"
-    )
+    _add_scoring_arguments(sub)
     sub.add_argument(
         "--recover-epochs", type=int, default=0, help="epochs of re-finetuning after the refit (default: 0)"
-    )
-    sub.add_argument(
-        "--calibration-samples", type=int, default=1024, help="training samples to look at (default: 1024)"
     )
     units = "; ".join(f"{name}: {sentence}" for name, sentence in BUDGETS.items())
     sub.add_argument("--budget", choices=BUDGETS, default="weights", help=f"{units} (default: %(default)s)")
@@ -214,6 +228,19 @@ def make_parser() -> argparse.ArgumentParser:
         help="measure latency for batches of 1, 8 and 32, lengths 32, 128 and 384",
     )
     sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)  # --out was made by jobs.submit
+
+    sub = command("score", score, "Score a checkpoint once, so that the What if page can try any target on it.")
+    _add_data_arguments(sub, evaluates=False)
+    _add_scoring_arguments(sub)
+    sub.add_argument(
+        "--latency",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure the latency table as well, or not",
+    )
+    sub.add_argument("--again", action="store_true", help="score and measure anew what is there already")
+    sub.add_argument("--out", type=Path, help=argparse.SUPPRESS)  # made by jobs.submit
+    sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)
 
     sub = command("evaluate", evaluate, "Score a dense or pruned checkpoint; prints the score as JSON.")
     _add_data_arguments(sub)
@@ -241,14 +268,25 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_data_arguments(sub: argparse.ArgumentParser) -> None:
+def _add_scoring_arguments(sub: argparse.ArgumentParser) -> None:
+    scores = "; ".join(f"{name}: {sentence}" for name, sentence in IMPORTANCES.items())
+    sub.add_argument(
+        "--importance", choices=IMPORTANCES, default="compensated", help=f"{scores} (default: %(default)s)"
+    )
+    sub.add_argument(
+        "--calibration-samples", type=int, default=1024, help="training samples to look at (default: 1024)"
+    )
+
+
+def _add_data_arguments(sub: argparse.ArgumentParser, *, evaluates: bool = True) -> None:
     from pgb_core.tasks import TASKS
 
     sub.add_argument("--checkpoint", required=True, help="'demo', a folder or a Hub id owner/name")
     sub.add_argument("--task", required=True, choices=TASKS, help="the dataset and its metric")
     sub.add_argument("--train-file", help="CSV or Parquet with columns text[,text_pair],label (task csv)")
     sub.add_argument("--eval-file", help="the same to evaluate on; without it a fifth of the training file is held out")
-    sub.add_argument("--eval-samples", type=_positive, help="evaluation examples to use (default: all)")
+    if evaluates:
+        sub.add_argument("--eval-samples", type=_positive, help="evaluation examples to use (default: all)")
     sub.add_argument("--max-length", type=_positive, help="tokens per sequence (default: the task's)")
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     _add_device(sub)

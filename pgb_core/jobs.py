@@ -1,4 +1,4 @@
-"""Runs in the background: each is a detached `python -m pgb_core prune` that writes its own run folder.
+"""Runs in the background: each is a detached `python -m pgb_core prune`, or `score`, that writes its own run folder.
 
 The process that submits a run may end or be restarted: what it started goes on, because everything that anybody has to
 know is in the run folder. Turns are taken by a rule that needs no server: a run computes when fewer than
@@ -28,25 +28,33 @@ from pgb_core import store
 from pgb_core.errors import JobCancelled, JobRejected, RunError, explain, reason
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
+from pgb_core.status import Job
 
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 _TURN_SECONDS = 0.25
 _WATCH_SECONDS = 0.2
 _LOCK_SECONDS = 20.0
+_SCORING_SECONDS = 24 * 3600.0
+"""How long the folder of a scoring that has ended is kept: its record is elsewhere."""
+SCORE_FIELDS = (
+    *("checkpoint", "task", "importance", "seed", "device", "train_file", "eval_file"),
+    *("calibration_samples", "max_length", "latency"),
+)
+"""Fields of a spec that decide what a scoring finds; `latency`: whether it measures the latency table as well."""
 
 CommandBuilder = Callable[[PruneSpec, Path], Sequence[str]]
 """Makes the command line of a run's process from its spec and its folder."""
 
 
-def prune_arguments(spec: PruneSpec) -> list[str]:
-    """`spec` as arguments of `python -m pgb_core prune`.
+def prune_arguments(spec: PruneSpec, names: Sequence[str] | None = None) -> list[str]:
+    """`spec`, or its fields `names`, as arguments of `python -m pgb_core prune`.
 
     >>> prune_arguments(PruneSpec("demo", "bbc-news", 0.5))[:3]
     ['--checkpoint=demo', '--task=bbc-news', '--sparsity=0.5']
     """
     arguments = []
-    for item in fields(spec):
-        flag, value = item.name.replace("_", "-"), getattr(spec, item.name)
+    for name in names or [item.name for item in fields(spec)]:
+        flag, value = name.replace("_", "-"), getattr(spec, name)
         if isinstance(value, bool):
             arguments.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, tuple):  # `pins`: one `--pin` for each
@@ -61,11 +69,19 @@ def prune_command(spec: PruneSpec, run_dir: Path) -> list[str]:
     return [sys.executable, "-m", "pgb_core", "prune", *prune_arguments(spec), f"--out={run_dir}", "--queued"]
 
 
+def score_command(spec: PruneSpec, run_dir: Path) -> list[str]:
+    """The same of a scoring of what `spec` prunes."""
+    arguments = prune_arguments(spec, SCORE_FIELDS)
+    return [sys.executable, "-m", "pgb_core", "score", *arguments, f"--out={run_dir}", "--queued"]
+
+
 # --- the side that starts runs -------------------------------------------------------------------------------------
 
 
-def submit(spec: PruneSpec, command: CommandBuilder = prune_command) -> str:
+def submit(spec: PruneSpec, command: CommandBuilder = prune_command, job: Job = "prune") -> str:
     """Start `spec` in the background and return the id of its run, a folder of `settings.runs_dir`.
+
+    A scoring is submitted with `score_command` as job `score`.
 
     Raises:
         JobRejected: too many runs wait already, or the run's folder or process cannot be made.
@@ -78,13 +94,14 @@ def submit(spec: PruneSpec, command: CommandBuilder = prune_command) -> str:
             for abandoned in store.list_abandoned(runs_dir):
                 ended = store.read_status(abandoned)
                 _close(abandoned, ended.state, ended.message)
+            _forget_scorings(runs_dir)
             if len(store.list_active(runs_dir)) >= settings.max_running_jobs + settings.max_queued_jobs:
                 raise JobRejected(
                     f"{settings.max_queued_jobs} runs are waiting already; try again when one has ended, or cancel one."
                 )
             run_dir = store.new_run(runs_dir)
             try:
-                process = _start(spec, run_dir, command(spec, run_dir))
+                process = _start(spec, run_dir, command(spec, run_dir), job)
             except BaseException:
                 shutil.rmtree(run_dir, ignore_errors=True)
                 raise
@@ -95,9 +112,15 @@ def submit(spec: PruneSpec, command: CommandBuilder = prune_command) -> str:
     return run_dir.name
 
 
-def _start(spec: PruneSpec, run_dir: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
+def _forget_scorings(runs_dir: Path) -> None:
+    for run in store.list_runs(runs_dir, "score"):
+        if not run.status.active and time.time() - run.status.updated > _SCORING_SECONDS:
+            shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _start(spec: PruneSpec, run_dir: Path, command: Sequence[str], job: Job) -> subprocess.Popen[bytes]:
     store.write_json(run_dir / "spec.json", spec.to_dict())
-    status = store.Status(message="starting", created=time.time())
+    status = store.Status(message="starting", created=time.time(), job=job)
     store.write_status(run_dir, status)
     path = os.pathsep.join(filter(None, [str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
     with store.log_file(run_dir).open("ab") as log:

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from pgb_core.errors import RunError
-from pgb_core.status import FINISHED, State, Status, alive, find_process, owned_by, this_process
+from pgb_core.status import FINISHED, Job, State, Status, alive, find_process, owned_by, this_process
 
 __all__ = [
     "FINISHED",
     "SCHEMA",
+    "Job",
     "Run",
     "State",
     "Status",
@@ -107,7 +108,7 @@ def new_run(runs_dir: Path) -> Path:
         return path
 
 
-def claim(path: Path) -> Status:
+def claim(path: Path, job: Job = "prune") -> Status:
     """Make `path` the folder of a run of this process; what a run that died there left half-written is removed.
 
     Raises:
@@ -130,7 +131,7 @@ def claim(path: Path) -> Status:
         if earlier.active:  # queued: it waits since then
             created = earlier.created
         discard_results(path)
-    status = Status("running", "loading", created=created, started=time.time(), message="starting")
+    status = Status("running", "loading", created=created, started=time.time(), message="starting", job=job)
     return write_status(path, this_process(status))
 
 
@@ -249,23 +250,27 @@ def run_at(path: Path) -> Run | None:
     return read_run(folder) if all((folder / name).is_file() for name in ("status.json", "spec.json")) else None
 
 
-def find_run(runs_dir: Path, run_id: str) -> Run:
-    """The run with id `run_id`; an id that is not one never touches the disk.
+def find_run(runs_dir: Path, run_id: str, job: Job = "prune") -> Run:
+    """The run with id `run_id`, if it does `job`; an id that is not one never touches the disk.
 
     Raises:
         RunError: there is no such run.
     """
-    if not _RUN_ID.fullmatch(run_id) or not (runs_dir / run_id).is_dir():
-        raise RunError(f"There is no run {run_id[:40]!r} on this server.")
-    return read_run(runs_dir / run_id)
+    if _RUN_ID.fullmatch(run_id) and (runs_dir / run_id).is_dir():
+        run = read_run(runs_dir / run_id)
+        if run.status.job == job:
+            return run
+    raise RunError(f"There is no run {run_id[:40]!r} on this server.")
 
 
-def list_runs(runs_dir: Path) -> list[Run]:
-    """All readable runs, newest first; damaged folders are left out."""
+def list_runs(runs_dir: Path, job: Job = "prune") -> list[Run]:
+    """All readable runs that do `job`, newest first; damaged folders are left out."""
     runs = []
     for path in _run_folders(runs_dir):
         with contextlib.suppress(RunError):
-            runs.append(read_run(path))
+            run = read_run(path)
+            if run.status.job == job:
+                runs.append(run)
     return sorted(runs, key=lambda run: (run.status.created, run.id), reverse=True)
 
 

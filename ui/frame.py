@@ -14,6 +14,7 @@ PAGES = {
     "prune": ("Prune", ":material/content_cut:"),
     "layers": ("Layers", ":material/stacks:"),
     "matrix": ("Matrix", ":material/grid_on:"),
+    "what_if": ("What if", ":material/tune:"),
     "trade_off": ("Trade-off", ":material/scatter_plot:"),
 }
 """Title and icon of each page by its file name, which is its URL."""
