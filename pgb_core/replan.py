@@ -135,7 +135,7 @@ def _within(market: Market, targets: Sequence[float], constraints: Constraints) 
     if min(budgets, default=least) < least:
         raise SpecError(
             f"{min(targets):.3g} ms is out of reach; with this method, model and these constraints the fastest is "
-            f"predicted to take {math.ceil(10 * market.target(least)) / 10:g} ms."
+            f"predicted to take {math.ceil(10 * market.target(least)) / 10:.1f} ms."
         )
     return [
         replace(choice, options=tuple(indices[i] for indices, i in zip(allowed, choice.options, strict=True)))

@@ -164,7 +164,7 @@ def find(runs_dir: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for run in reversed(store.list_runs(runs_dir)):
         with contextlib.suppress(OSError, KeyError):  # a file that is gone; the spec of an older version
-            if run.status.state == "done" and (run.path / "options.json").is_file() and _is_whole(run):
+            if _is_whole(run):
                 found[key_of(run.spec)] = run.path
     found |= {path.stem: path for path in (runs_dir / "scored").glob("*.json")}
     return dict(sorted(found.items(), key=lambda item: stamp(item[1]), reverse=True))
@@ -172,9 +172,8 @@ def find(runs_dir: Path) -> dict[str, Path]:
 
 def stamp(path: Path) -> int:
     """When what `find` found was last written, in nanoseconds: with its path, what a cache goes by."""
-    file = path / "options.json" if path.is_dir() else path
     try:
-        return file.stat().st_mtime_ns
+        return path.stat().st_mtime_ns
     except OSError:  # deleted meanwhile
         return 0
 

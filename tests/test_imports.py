@@ -26,6 +26,10 @@ LIGHT = (
     "corpora",
     "wheels",
     "console",
+    "scored",
+    "replan",
+    "latency_table",
+    "experience",
     "__main__",
 )
 SLOW = ("torch", "transformers", "datasets", "sklearn", "scipy")
