@@ -58,6 +58,17 @@ FOLLOW = """() => {
 }"""
 
 
+STEADY = """() => {
+  const app = document.querySelector('[data-testid=stApp]');
+  const charts = [...document.querySelectorAll('[data-testid=stPlotlyChart]')];
+  const done = app && app.dataset.testScriptState === 'notRunning' && document.querySelector('h1')
+    && !document.querySelector('[data-testid=stSkeleton]') && charts.every(chart => chart.querySelector('.main-svg'));
+  if (!done) { window.since = null; return false; }
+  window.since ??= performance.now();
+  return performance.now() - window.since > 1000 && window.since;
+}"""
+"""Milliseconds after the request at which the page had been drawn, told once nothing has moved for a second."""
+
 # --- the server ----------------------------------------------------------------------------------------------------
 
 
@@ -92,11 +103,10 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit("the server did not start")
 
 
-def drawn(page: Page) -> None:
-    """Wait until the script has run and nothing is left to draw."""
-    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=PATIENCE_MS)
-    page.wait_for_load_state("networkidle", timeout=PATIENCE_MS)
-    page.wait_for_selector("[data-testid=stHeading]", timeout=PATIENCE_MS)
+def drawn(page: Page) -> float:
+    """Wait until the script has run and every chart is drawn; seconds from the request until then."""
+    found = page.wait_for_function(STEADY, timeout=PATIENCE_MS)
+    return float(found.json_value()) / 1000
 
 
 # --- the parts -----------------------------------------------------------------------------------------------------
@@ -107,10 +117,8 @@ def visit(browser: Browser, address: str) -> tuple[float, int, int]:
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     sizes: list[int] = []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda payload: sizes.append(len(payload))))
-    began = time.perf_counter()
     page.goto(address, timeout=PATIENCE_MS)
-    drawn(page)
-    seconds = time.perf_counter() - began
+    seconds = drawn(page)
     charts = page.locator(".js-plotly-plot").count()
     page.close()
     return seconds, sum(sizes), charts

@@ -86,7 +86,7 @@ def explore(place: str, latency: LatencyTable | None, learned: Experience | None
         with st.container(border=True):
             wish, market = wishes.ask(record, place, latency)
         found = replan.solve(market, [wish.target], wish.constraints)[0]
-        path = records.curve(place, wish.method, wish.goal, latency, wish.constraints)
+        ahead = records.prospect(place, wish.method, wish.goal, latency, wish.constraints)
     except PGBError as error:
         st.error(str(error))
         return
@@ -99,9 +99,9 @@ def explore(place: str, latency: LatencyTable | None, learned: Experience | None
         selected = plan.choose(record, found)
         plan.picture(record, found, selected)
     with right:
-        plan.curve(wish, found, path)
-        plan.curve_table(record, wish, path, learned)
-        plan.why(market, found, path, wish, selected)
+        plan.curve(wish, found, ahead.path)
+        plan.curve_table(record, wish, ahead.path, learned)
+        plan.why(market, found, ahead, wish, selected)
     real_run(record, place, wish, totals, latency)
 
 

@@ -234,25 +234,32 @@ def totals(record: Record, options: Sequence[int], latency: LatencyTable | None 
     )
 
 
-def tables_of(market: Market, options: Sequence[int], constraints: Constraints) -> list[dict[str, Any]]:
-    """The plan as options.json would have it, for `what_if.rate` and the figures of options."""
+Offered = tuple[list[dict[str, Any]], ...]
+"""Per sublayer the options of a record, each with its `latency` in microseconds and whether it is `admitted`."""
+
+
+def offered(market: Market, constraints: Constraints) -> Offered:
+    """All options of the record as options.json would have them under `constraints`, whatever the plan."""
+    return tuple(
+        [
+            {
+                **option,
+                LATENCY: MICROSECONDS * _ms(market, sub, option),
+                "admitted": constraints.admit(
+                    sub.layer, sub.shape.kind, (option["groups"],) * len(sub.shape.matrices), option["units"]
+                ),
+            }
+            for option in sub.options
+        ]
+        for sub in market.record.sublayers
+    )
+
+
+def tables_of(market: Market, plan: Plan, options: Offered) -> list[dict[str, Any]]:
+    """A plan as options.json would have it, for `what_if.rate` and the figures of options."""
     return [
-        {
-            "layer": sub.layer,
-            "kind": sub.shape.kind,
-            "chosen": chosen,
-            "options": [
-                {
-                    **option,
-                    LATENCY: MICROSECONDS * _ms(market, sub, option),
-                    "admitted": constraints.admit(
-                        sub.layer, sub.shape.kind, (option["groups"],) * len(sub.shape.matrices), option["units"]
-                    ),
-                }
-                for option in sub.options
-            ],
-        }
-        for sub, chosen in zip(market.record.sublayers, options, strict=True)
+        {"layer": sub.layer, "kind": sub.shape.kind, "chosen": chosen, "options": entries}
+        for sub, chosen, entries in zip(market.record.sublayers, plan.options, options, strict=True)
     ]
 
 

@@ -197,7 +197,7 @@ def test_the_tables_of_a_plan_are_rated_like_those_of_a_run(record: Record) -> N
     constraints = Constraints(max_groups=2)
     low, high = replan.reach(market, constraints)
     (plan,) = replan.solve(market, [(low + high) / 2], constraints)
-    tables = replan.tables_of(market, plan.options, constraints)
+    tables = replan.tables_of(market, plan, replan.offered(market, constraints))
     ratings = what_if.rate(tables, "pgb", LATENCY)
     for table, rating in zip(tables, ratings, strict=True):
         assert rating[table["chosen"]].allowed

@@ -14,6 +14,7 @@ from pgb_core.latency_table import LatencyTable
 from pgb_core.replan import Market, Plan, Totals
 from pgb_core.scored import Record
 from ui import charts, units, url, wishes, words
+from ui.records import Prospect
 from ui.wishes import Wish
 
 
@@ -37,7 +38,8 @@ def headline(record: Record, found: Totals, plan: Plan, latency: LatencyTable | 
         _metric("Dropped", f"{found.dropped} of {count}", f"{found.grouped} grouped", "Sublayers. " + words.HALF)
         _metric("Heads kept", f"{found.heads:,}", f"of {sizes['layers'] * sizes['heads']:,}", words.UNITS)
         _metric("Neurons kept", f"{found.neurons:,}", f"of {sizes['layers'] * sizes['neurons']:,}", words.UNITS)
-        _metric("Groups", str(found.groups), f"in {units.several(found.grouped, 'sublayer')}", words.PLAN_GROUPS)
+        if found.grouped:
+            _metric("Groups", str(found.groups), f"in {units.several(found.grouped, 'sublayer')}", words.PLAN_GROUPS)
     if latency is not None:
         setup = latency.setup
         st.caption(
@@ -129,10 +131,10 @@ def choose(record: Record, plan: Plan) -> int:
     return first
 
 
-def why(market: Market, plan: Plan, path: Sequence[Plan], wish: Wish, place: int) -> None:
+def why(market: Market, plan: Plan, ahead: Prospect, wish: Wish, place: int) -> None:
     """The option table of one sublayer, its price, and, where it is dropped, what brings it back."""
     record = market.record
-    tables = replan.tables_of(market, plan.options, wish.constraints)
+    tables = replan.tables_of(market, plan, ahead.options)
     ratings = what_if.rate(tables, wish.method, wish.goal)
     sub, table = record.sublayers[place], tables[place]
     title = network.planned(sub.layer, sub.shape, table["options"][table["chosen"]]).title
@@ -141,7 +143,7 @@ def why(market: Market, plan: Plan, path: Sequence[Plan], wish: Wish, place: int
     st.subheader(heading, anchor=False, help=words.OPTIONS)
     if dropped:
         margin = what_if.margin(tables, wish.method, wish.goal)
-        back = replan.comes_back(market, path, place, plan.target, wish.constraints)
+        back = replan.comes_back(market, ahead.path, place, plan.target, wish.constraints)
         st.markdown(figures.explain_return(back, wish.goal, plan.target, margin), help=words.COMES_BACK)
         st.button("Never drop it", icon=":material/keep:", on_click=wishes.pin, args=(sub.layer, sub.shape.kind))
     else:

@@ -6,6 +6,7 @@ when it was written, so that a refreshed record is read anew.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
@@ -59,23 +60,32 @@ def _market_at(name: str) -> Market:
     return replan.market_of(record, method, goal, latency_of(record))
 
 
-def curve(place: str, method: str, goal: str, latency: LatencyTable | None, constraints: Constraints) -> list[Plan]:
-    """The plans at all targets.
+@dataclass(frozen=True, eq=False)
+class Prospect:
+    """What does not change while the target moves: the plans at all targets, and the options that are admitted."""
+
+    path: list[Plan]
+    options: replan.Offered
+
+
+def prospect(place: str, method: str, goal: str, latency: LatencyTable | None, constraints: Constraints) -> Prospect:
+    """What the targets of a market have in common under some constraints.
 
     Raises:
         SpecError: a pin does not fit, or nothing meets the constraints.
     """
     limits = ",".join("" if limit is None else str(limit) for limit in (constraints.min_groups, constraints.max_groups))
     pins = " ".join(map(str, constraints.pins))
-    return _curve_at(f"{_market_name(place, method, goal, latency)}|{limits}|{pins}")
+    return _prospect_at(f"{_market_name(place, method, goal, latency)}|{limits}|{pins}")
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _curve_at(name: str) -> list[Plan]:
+def _prospect_at(name: str) -> Prospect:
     market_name, limits, pins = name.rsplit("|", 2)
     low, high = (int(text) if text else None for text in limits.split(","))
     constraints = Constraints(low, high, tuple(Pin.parse(text) for text in pins.split()))
-    return replan.curve(_market_at(market_name), constraints)
+    market = _market_at(market_name)
+    return Prospect(replan.curve(market, constraints), replan.offered(market, constraints))
 
 
 def label(record: Record) -> str:
