@@ -58,7 +58,8 @@ def ask(record: Record, place: str, latency: LatencyTable | None) -> tuple[Wish,
             st.segmented_control, "Target in", "goal", goals, required=True, resets=("target",), help=words.GOAL
         )
     slider = st.container()  # its range depends on the limits
-    with st.expander("Pins and limits"):
+    limited = any(name in st.query_params for name in ("pins", "min_groups", "max_groups"))
+    with st.expander("Pins and limits", expanded=limited):
         constraints = _constraints(record, method)
     market = records.market(place, method, goal, latency)
     low, high = replan.reach(market, constraints)
