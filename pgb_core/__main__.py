@@ -97,6 +97,26 @@ def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     return Answer({"folder": str(args.out), "points": rows}, text)
 
 
+def score(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Score a checkpoint for the What if page."""
+    spec = PruneSpec(sparsity=0.0, method="pgb-mixed", **{name: getattr(args, name) for name in jobs.SCORE_FIELDS})
+    if args.out is None:
+        from pgb_core.scoring import score_checkpoint
+
+        found = score_checkpoint(spec, again=args.again, on_progress=printer.report)
+    else:  # in the background: the page watches the folder that jobs.submit made
+        with jobs.cancellable(args.out):
+            try:
+                jobs.wait_for_turn(args.out)
+                from pgb_core.scoring import score_checkpoint
+
+                found = score_checkpoint(spec, again=args.again, out=args.out, on_progress=printer.report)
+            except BaseException as error:
+                jobs.settle(args.out, error)
+                raise
+    return Answer(found, console.describe_scoring(found))
+
+
 def evaluate(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Score a dense or a pruned checkpoint."""
     from pgb_core.evaluation import evaluate_checkpoint
@@ -226,6 +246,20 @@ def make_parser() -> argparse.ArgumentParser:
     arguments.add_data_arguments(sub)
     arguments.add_sweep_arguments(sub)
     arguments.add_pruning_arguments(sub)
+
+    sub = command("score", score, "Score a checkpoint once, so that the What if page can try any target on it.")
+    arguments.add_data_arguments(sub, evaluates=False)
+    arguments.add_seed(sub)
+    arguments.add_scoring_arguments(sub)
+    sub.add_argument(
+        "--latency",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure the latency table as well, or not",
+    )
+    sub.add_argument("--again", action="store_true", help="score and measure anew what is there already")
+    sub.add_argument("--out", type=Path, help=argparse.SUPPRESS)  # made by jobs.submit
+    sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)
 
     sub = command("evaluate", evaluate, "Score a dense or pruned checkpoint; prints the score as JSON.")
     arguments.add_data_arguments(sub)

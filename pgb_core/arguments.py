@@ -10,15 +10,16 @@ from typing import Any
 from pgb_core.spec import BUDGETS, DEVICES, IMPORTANCES, METHODS
 
 
-def add_data_arguments(sub: argparse.ArgumentParser) -> None:
-    """What is loaded: checkpoint, task, files, and how much of the evaluation split."""
+def add_data_arguments(sub: argparse.ArgumentParser, *, evaluates: bool = True) -> None:
+    """What is loaded: checkpoint, task, files, and how much of the evaluation split where there is one to score."""
     from pgb_core.tasks import TASKS
 
     sub.add_argument("--checkpoint", required=True, help="'demo', a folder or a Hub id owner/name")
     sub.add_argument("--task", required=True, choices=TASKS, help="the dataset and its metric")
     sub.add_argument("--train-file", help="CSV or Parquet with columns text[,text_pair],label (task csv)")
     sub.add_argument("--eval-file", help="the same to evaluate on; without it a fifth of the training file is held out")
-    sub.add_argument("--eval-samples", type=positive, help="evaluation examples to use (default: all)")
+    if evaluates:
+        sub.add_argument("--eval-samples", type=positive, help="evaluation examples to use (default: all)")
     sub.add_argument("--max-length", type=positive, help="tokens per sequence (default: the task's)")
     add_device(sub)
 
@@ -28,8 +29,8 @@ def add_seed(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
 
 
-def add_pruning_arguments(sub: argparse.ArgumentParser) -> None:
-    """What a run and all the runs of a sweep take, beside their data."""
+def add_scoring_arguments(sub: argparse.ArgumentParser) -> None:
+    """How weights are scored, beside the data."""
     scores = "; ".join(f"{name}: {sentence}" for name, sentence in IMPORTANCES.items())
     sub.add_argument(
         "--importance", choices=IMPORTANCES, default="compensated", help=f"{scores} (default: %(default)s)"
@@ -37,6 +38,11 @@ def add_pruning_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--calibration-samples", type=int, default=1024, help="training samples to look at (default: 1024)"
     )
+
+
+def add_pruning_arguments(sub: argparse.ArgumentParser) -> None:
+    """What a run and all the runs of a sweep take, beside their data."""
+    add_scoring_arguments(sub)
     units = "; ".join(f"{name}: {sentence}" for name, sentence in BUDGETS.items())
     sub.add_argument("--budget", choices=BUDGETS, default="weights", help=f"{units} (default: %(default)s)")
     sub.add_argument("--min-groups", type=positive, help="fewest groups of a grouped sublayer, at least 2")
@@ -53,7 +59,8 @@ def add_pruning_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency, or not")
     sub.add_argument(
         "--latency-grid",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="measure latency for batches of 1, 8 and 32, lengths 32, 128 and 384",
     )
     sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)  # --out was made by jobs.submit

@@ -101,6 +101,14 @@ def describe_result(result: Mapping[str, Any]) -> str:
     return table(rows)
 
 
+def describe_scoring(found: Mapping[str, Any]) -> str:
+    """What a scoring did, and the key of its record."""
+    done = "scored now" if found["scored"] else "scored before"
+    if found["measured"]:
+        done += ", latency table measured"
+    return f"record {found['record']}: {done}, {found['seconds']['total']:.0f} s"
+
+
 def describe_score(score: Mapping[str, Any]) -> str:
     """The scores that were measured, in the order of the stages, with their standard errors."""
     errors = score.get("standard_error") or {}

@@ -1,4 +1,4 @@
-"""Runs and sweeps in the background: each is a detached `python -m pgb_core prune` or `sweep` in a folder of its own.
+"""Jobs in the background: each is a detached `python -m pgb_core prune`, `score` or `sweep` in a folder of its own.
 
 The process that submits a run may end or be restarted: what it started goes on, because everything that anybody has to
 know is in the run folder. Turns are taken by a rule that needs no server: a run computes when fewer than
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import FrameType
@@ -28,12 +28,20 @@ from pgb_core import store
 from pgb_core.errors import JobCancelled, JobRejected, RunError, explain, reason
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
+from pgb_core.status import Job
 from pgb_core.sweep_spec import AXES, Sweep, SweepSpec, write_sweep
 
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 _TURN_SECONDS = 0.25
 _WATCH_SECONDS = 0.2
 _LOCK_SECONDS = 20.0
+_SCORING_SECONDS = 24 * 3600.0
+"""How long the folder of a scoring that has ended is kept: its record is elsewhere."""
+SCORE_FIELDS = (
+    *("checkpoint", "task", "importance", "seed", "device", "train_file", "eval_file"),
+    *("calibration_samples", "max_length", "latency"),
+)
+"""Fields of a spec that decide what a scoring finds; `latency`: whether it measures the latency table as well."""
 
 CommandBuilder = Callable[[PruneSpec, Path], Sequence[str]]
 """Makes the command line of a run's process from its spec and its folder."""
@@ -45,18 +53,15 @@ def prune_arguments(spec: PruneSpec) -> list[str]:
     >>> prune_arguments(PruneSpec("demo", "bbc-news", 0.5))[:3]
     ['--checkpoint=demo', '--task=bbc-news', '--sparsity=0.5']
     """
-    return _arguments(spec, without=())
+    return _arguments(spec, [item.name for item in fields(spec)])
 
 
-def _arguments(spec: PruneSpec, without: Collection[str]) -> list[str]:
+def _arguments(spec: PruneSpec, names: Iterable[str]) -> list[str]:
     arguments = []
-    for item in fields(spec):
-        flag, value = item.name.replace("_", "-"), getattr(spec, item.name)
-        if item.name in without:
-            continue
+    for name in names:
+        flag, value = name.replace("_", "-"), getattr(spec, name)
         if isinstance(value, bool):
-            if value != item.default:
-                arguments.append(f"--{flag}" if value else f"--no-{flag}")
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, tuple):  # `pins`: one `--pin` for each
             arguments += [f"--{flag.removesuffix('s')}={entry}" for entry in value]
         elif value is not None:
@@ -72,12 +77,18 @@ def sweep_arguments(spec: SweepSpec) -> list[str]:
     """
     names = ("sparsities", "methods", "recover_epochs", "seeds")
     lists = [f"--{name.replace('_', '-')}={','.join(map(str, getattr(spec, name)))}" for name in names]
-    return lists + _arguments(spec.base, without=AXES)
+    return lists + _arguments(spec.base, [item.name for item in fields(spec.base) if item.name not in AXES])
 
 
 def prune_command(spec: PruneSpec, run_dir: Path) -> list[str]:
     """The command line of the process that runs `spec` in `run_dir` when its turn has come."""
     return [sys.executable, "-m", "pgb_core", "prune", *prune_arguments(spec), f"--out={run_dir}", "--queued"]
+
+
+def score_command(spec: PruneSpec, run_dir: Path) -> list[str]:
+    """The same of a scoring of what `spec` prunes."""
+    arguments = _arguments(spec, SCORE_FIELDS)
+    return [sys.executable, "-m", "pgb_core", "score", *arguments, f"--out={run_dir}", "--queued"]
 
 
 def sweep_command(spec: SweepSpec, folder: Path) -> list[str]:
@@ -88,8 +99,10 @@ def sweep_command(spec: SweepSpec, folder: Path) -> list[str]:
 # --- the side that starts runs -------------------------------------------------------------------------------------
 
 
-def submit(spec: PruneSpec, command: CommandBuilder = prune_command) -> str:
+def submit(spec: PruneSpec, command: CommandBuilder = prune_command, job: Job = "prune") -> str:
     """Start `spec` in the background and return the id of its run, a folder of `settings.runs_dir`.
+
+    A scoring is submitted with `score_command` as job `score`.
 
     Raises:
         JobRejected: too many runs wait already, or the run's folder or process cannot be made.
@@ -99,7 +112,7 @@ def submit(spec: PruneSpec, command: CommandBuilder = prune_command) -> str:
         store.write_json(run_dir / "spec.json", spec.to_dict())
         return command(spec, run_dir)
 
-    return _submit(prepare)
+    return _submit(prepare, job)
 
 
 def submit_sweep(spec: SweepSpec) -> str:
@@ -113,7 +126,7 @@ def submit_sweep(spec: SweepSpec) -> str:
         write_sweep(folder, spec, folder.parent)
         return sweep_command(spec, folder)
 
-    return _submit(prepare)
+    return _submit(prepare, "sweep")
 
 
 def resume_sweep(sweep: Sweep) -> None:
@@ -129,10 +142,10 @@ def resume_sweep(sweep: Sweep) -> None:
         store.withdraw_cancel(folder)
         return sweep_command(sweep.spec, folder)
 
-    _submit(prepare, sweep.path)
+    _submit(prepare, "sweep", sweep.path)
 
 
-def _submit(prepare: Callable[[Path], Sequence[str]], existing: Path | None = None) -> str:
+def _submit(prepare: Callable[[Path], Sequence[str]], job: Job, existing: Path | None = None) -> str:
     """Start the command that `prepare` returns for a new folder, or for one that exists; the folder's name."""
     settings = get_settings()
     runs_dir = settings.runs_dir
@@ -142,13 +155,14 @@ def _submit(prepare: Callable[[Path], Sequence[str]], existing: Path | None = No
             for abandoned in store.list_abandoned(runs_dir):
                 ended = store.read_status(abandoned)
                 _close(abandoned, ended.state, ended.message)
+            _forget_scorings(runs_dir)
             if len(_in_turn(runs_dir)) >= settings.max_running_jobs + settings.max_queued_jobs:
                 raise JobRejected(
                     f"{settings.max_queued_jobs} runs are waiting already; try again when one has ended, or cancel one."
                 )
             run_dir = existing or store.new_run(runs_dir)
             try:
-                process = _start(run_dir, prepare(run_dir))
+                process = _start(run_dir, prepare(run_dir), job)
             except BaseException:
                 if existing is None:
                     shutil.rmtree(run_dir, ignore_errors=True)
@@ -160,8 +174,14 @@ def _submit(prepare: Callable[[Path], Sequence[str]], existing: Path | None = No
     return run_dir.name
 
 
-def _start(run_dir: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    status = store.Status(message="starting", created=time.time())
+def _forget_scorings(runs_dir: Path) -> None:
+    for run in store.list_own(runs_dir, "score"):
+        if not run.status.active and time.time() - run.status.updated > _SCORING_SECONDS:
+            shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _start(run_dir: Path, command: Sequence[str], job: Job) -> subprocess.Popen[bytes]:
+    status = store.Status(message="starting", created=time.time(), job=job)
     store.write_status(run_dir, status)
     with store.log_file(run_dir).open("ab") as log:
         process = subprocess.Popen(

@@ -6,11 +6,9 @@ before the evaluation stage.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
-import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,14 @@ from torch import nn
 from pgb_core import answers, evaluation, latency, recovery, results, store, tasks
 from pgb_core.answers import Answers
 from pgb_core.architectures import encoder_sublayers
-from pgb_core.errors import JobCancelled, explain, reason
 from pgb_core.grouped import PrunedSublayer, cut, install
 from pgb_core.joint import Restored
 from pgb_core.layout import Layout
 from pgb_core.options import TABLE_METHODS
 from pgb_core.planning import Goal, Prediction, Scores, Tables, by_baseline, choose_settled, predictions
-from pgb_core.progress import Progress, ProgressCallback, Reporter, Step, part, silent
+from pgb_core.progress import ProgressCallback, Reporter, Step, part, silent
+from pgb_core.recording import Clock, recorded
+from pgb_core.settings import get_settings
 from pgb_core.shared import Shared
 from pgb_core.spec import BASELINES, PruneSpec
 
@@ -63,24 +62,6 @@ class Plan:
         return [table[option].layout for table, option in zip(self.tables, self.chosen, strict=True)]
 
 
-class _Clock:
-    """Seconds spent in each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._started = time.perf_counter()
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - started
-        log.info("%s took %.1f s", name, self.seconds[name])
-
-    def total(self) -> dict[str, float]:
-        return {**self.seconds, "total": time.perf_counter() - self._started}
-
-
 def prune(
     spec: PruneSpec, out: str | Path, on_progress: ProgressCallback | None = None, *, shared: Shared | None = None
 ) -> dict[str, Any]:
@@ -99,67 +80,13 @@ def prune(
     if not shared.fits(spec):
         raise ValueError("what is shared was made for another checkpoint, task, seed or data")
     folder = Path(out)
-    status = store.claim(folder)
-    store.write_json(folder / "spec.json", spec.to_dict())  # what a run that fails early asked for
-    last = 0.0
 
-    def report(progress: Progress) -> None:
-        nonlocal status, last
-        if on_progress is not None:
-            on_progress(progress)
-        if progress.stage_fraction in (0.0, 1.0) or time.monotonic() - last > 0.3:
-            last = time.monotonic()
-            status = store.write_status(
-                folder,
-                replace(
-                    status,
-                    stage=progress.stage,
-                    fraction=progress.fraction,
-                    message=progress.message,
-                    eta_seconds=progress.eta_seconds,
-                ),
-            )
-
-    try:
-        with _logged(folder), torch.random.fork_rng():
+    def work(report: ProgressCallback) -> dict[str, Any]:
+        with torch.random.fork_rng():
             torch.manual_seed(spec.seed)
-            result = _run(spec, folder, report, shared)
-        store.write_json(folder / "result.json", result)
-        _end(folder, replace(status, fraction=1.0), "done", "done")
-    except BaseException as error:
-        if store.recorded_status(folder).state != "done":  # else a cancel came too late
-            store.discard_results(folder)
-            stopped = isinstance(error, (JobCancelled, KeyboardInterrupt))
-            _end(folder, status, "cancelled" if stopped else "failed", reason(error))
-        raise
-    return result
+            return _run(spec, folder, report, shared)
 
-
-def _end(folder: Path, status: store.Status, state: store.State, message: str) -> None:
-    ended = replace(status, state=state, message=message, finished=time.time(), eta_seconds=None)
-    with contextlib.suppress(OSError):  # a full disk: then the missing process tells that the run failed
-        store.write_status(folder, ended)
-
-
-@contextlib.contextmanager
-def _logged(folder: Path) -> Iterator[None]:
-    """Inside, what this package logs goes to the run's log.txt, and so does the traceback of an unexpected error."""
-    handler = logging.FileHandler(store.log_file(folder), encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    package = logging.getLogger("pgb_core")
-    level = package.level
-    package.addHandler(handler)
-    package.setLevel(logging.INFO)
-    try:
-        yield
-    except Exception as error:
-        if explain(error) is None:
-            log.exception("The run ended with an unexpected error.")
-        raise
-    finally:
-        package.removeHandler(handler)
-        package.setLevel(level)
-        handler.close()
+    return recorded(folder, spec, work, on_progress)
 
 
 # --- the stages ----------------------------------------------------------------------------------------------------
@@ -175,7 +102,7 @@ def stage_weights(spec: PruneSpec, spared: Collection[str] = ()) -> dict[str, fl
 
 def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared) -> dict[str, Any]:
     reporter = Reporter(report, stage_weights(spec, shared.spared(spec)))
-    clock = _Clock()
+    clock = Clock()
     log.info("%s", spec)
 
     with clock.stage("loading"):
@@ -231,6 +158,10 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
     if plan is not None:
         pins = (*spec.pins, *(str(r.pin) for r in plan.restored))
         results.save_options(folder, sublayers, plan.tables, plan.chosen, replace(spec, pins=pins))
+    runs_dir = get_settings().runs_dir
+    if plan is not None and spec.method in TABLE_METHODS and folder.resolve().parent == runs_dir:  # a run of the server
+        resolved = store.read_json(folder / "spec.json")
+        results.save_record(runs_dir, resolved, loaded.checkpoint, model, sublayers, plan.tables)
     return {
         "schema": store.SCHEMA,
         "method": spec.method,
@@ -255,7 +186,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
     }
 
 
-def _plan(spec: PruneSpec, shared: Shared, reporter: Reporter, clock: _Clock) -> Plan:
+def _plan(spec: PruneSpec, shared: Shared, reporter: Reporter, clock: Clock) -> Plan:
     """Stages 2 and 3, permutation and grouping and budget, of the methods that choose from a table.
 
     Raises:

@@ -27,12 +27,13 @@ from pgb_core.errors import RunError, explain
 from pgb_core.files import read_json, write_json
 from pgb_core.label import Label
 from pgb_core.settings import get_settings
-from pgb_core.status import FINISHED, State, Status, alive, find_process, owned_by, this_process
+from pgb_core.status import FINISHED, Job, State, Status, alive, find_process, owned_by, this_process
 
 __all__ = [
     "FINISHED",
     "SAMPLES",
     "SCHEMA",
+    "Job",
     "Run",
     "State",
     "Status",
@@ -134,7 +135,7 @@ def new_run(runs_dir: Path) -> Path:
         return path
 
 
-def claim(path: Path) -> Status:
+def claim(path: Path, job: Job = "prune") -> Status:
     """Make `path` the folder of a run of this process; what a run that died there left half-written is removed.
 
     Raises:
@@ -157,7 +158,7 @@ def claim(path: Path) -> Status:
         if earlier.active:  # queued: it waits since then
             created = earlier.created
         discard_results(path)
-    status = Status("running", "loading", created=created, started=time.time(), message="starting")
+    status = Status("running", "loading", created=created, started=time.time(), message="starting", job=job)
     return write_status(path, this_process(status))
 
 
@@ -267,16 +268,19 @@ def run_at(path: Path) -> Run | None:
     return read_run(folder) if all((folder / name).is_file() for name in ("status.json", "spec.json")) else None
 
 
-def find_run(runs_dir: Path, run_id: str) -> Run:
-    """The run with id `run_id`, of this server or a sample; an id that is not one never touches the disk.
+def find_run(runs_dir: Path, run_id: str, job: Job = "prune") -> Run:
+    """The run with id `run_id`, if it does `job`, of this server or a sample; what is no id never touches the disk.
 
     Raises:
         RunError: there is no such run.
     """
     for run in _samples():
-        if run.id == run_id and not (runs_dir / run_id).is_dir():
+        if (run.id, run.status.job) == (run_id, job) and not (runs_dir / run_id).is_dir():
             return run
-    return read_run(_own_folder(runs_dir, run_id))
+    run = read_run(_own_folder(runs_dir, run_id))
+    if run.status.job != job:
+        raise _no_run(run_id)
+    return run
 
 
 def list_runs(runs_dir: Path) -> list[Run]:
@@ -286,9 +290,9 @@ def list_runs(runs_dir: Path) -> list[Run]:
     return own + [run for run in _samples() if run.id not in known]
 
 
-def list_own(runs_dir: Path) -> list[Run]:
-    """As `list_runs`, without the samples."""
-    return _newest_first(folders(runs_dir), _read_again)
+def list_own(runs_dir: Path, job: Job = "prune") -> list[Run]:
+    """As `list_runs`, without the samples, of those that do `job`."""
+    return [run for run in _newest_first(folders(runs_dir), _read_again) if run.status.job == job]
 
 
 def _newest_first(paths: Iterable[Path], read: Callable[[Path], Run]) -> list[Run]:
@@ -359,8 +363,12 @@ def _own_folder(runs_dir: Path, run_id: str) -> Path:
         RunError: there is no such run.
     """
     if not is_id(run_id) or not (runs_dir / run_id).is_dir():
-        raise RunError(f"There is no run {run_id[:40]!r} on this server.")
+        raise _no_run(run_id)
     return runs_dir / run_id
+
+
+def _no_run(run_id: str) -> RunError:
+    return RunError(f"There is no run {run_id[:40]!r} on this server.")
 
 
 def read_options(run: Run) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ def test_a_wrong_setting_is_one_line() -> None:
     assert refused(done) == "PGB_MAX_RUNNING_JOBS='0' is not a whole number of at least 1; correct it or unset it."
 
 
-@pytest.mark.parametrize("command", ["demo", "prune", "sweep", "evaluate", "latency", "export", "runs"])
+@pytest.mark.parametrize("command", ["demo", "prune", "sweep", "evaluate", "latency", "export", "runs", "score"])
 def test_help_names_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         cli.main([command, "--help"])

@@ -16,6 +16,7 @@ PAGES = {
     "prune": ("Prune", ":material/content_cut:"),
     "layers": ("Layers", ":material/stacks:"),
     "matrix": ("Matrix", ":material/grid_on:"),
+    "what_if": ("What if", ":material/tune:"),
     "trade_off": ("Trade-off", ":material/scatter_plot:"),
     "learn": ("Learn", ":material/school:"),
     "runs": ("Runs", ":material/history:"),

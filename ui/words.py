@@ -266,3 +266,32 @@ STEPS_OF_A_RUN = """
 3. **Refit**: what is left is adjusted so that each layer answers as before.
 4. **Measure**: score, size and speed of the small model, beside the dense one.
 """
+RECORD = (
+    "What one scoring of a checkpoint on a task left: what could be kept of every sublayer, at which price and loss. "
+    "Every run of pgb, pgb-mixed or structured leaves one, too."
+)
+GOAL = (
+    "What the plan has to meet: a share of the encoder's weights or FLOPs to remove, or a latency, predicted for this "
+    "server, that it must not exceed."
+)
+WHAT_IF_METHOD = (
+    "Structured: only classical structured pruning, whole heads and neurons. PGB: groups. PGB mixed: whichever loses "
+    "less, sublayer by sublayer."
+)
+PREDICTED_LOSS = (
+    "What the errors of all sublayers after their own refit do to the predictions, added up: an estimate of their "
+    "divergence from the dense model's, in nats, on training text. The plan has the least that meets the target."
+)
+BAND = (
+    "A straight line through the origin, fitted to predicted loss and measured fall of the score of the finished runs "
+    "of this checkpoint and task on this server, and its prediction interval (Student's t)."
+)
+PREDICTED_LATENCY = (
+    "The milliseconds of the single sublayers, timed on this server in every form for some sizes, read off between "
+    "them and added up, with what is left of a model without sublayers."
+)
+COMES_BACK = (
+    "At a price per unit of cost an option is worth its loss plus its cost. A sublayer is dropped while no option "
+    "saves as much loss as it costs; the margin is the price at which the whole plan is just as it is."
+)
+PLAN_GROUPS = "Groups of all sublayers that have several; each reads and writes only a part of the hidden state."
