@@ -45,7 +45,7 @@ def pool(values: NDArray[np.float32], how: How, max_rows: int = MAX_ROWS, max_co
     if how == "extreme":
         highest = np.fmax.reduce(np.fmax.reduce(tiles, axis=1), axis=2)  # NaN only where there is nothing else
         lowest = np.fmin.reduce(np.fmin.reduce(tiles, axis=1), axis=2)
-        cells = np.where(highest >= -lowest, highest, lowest)
+        cells: NDArray[Any] = np.where(highest >= -lowest, highest, lowest)
     else:
         known = ~np.isnan(tiles)
         counts = known.sum(axis=(1, 3))
