@@ -97,12 +97,12 @@ def explore(place: str, latency: LatencyTable | None, learned: Experience | None
     left, right = st.columns([5, 4], gap="medium")
     with left:
         selected = plan.choose(record, found)
-        plan.picture(record, found, selected)
+        plan.picture(record, wish, found, selected)
     with right:
-        plan.curve(wish, found, ahead.path)
-        plan.curve_table(record, wish, ahead.path, learned)
+        plan.curve(record, wish, found, ahead.path, learned)
         plan.why(market, found, ahead, wish, selected)
     real_run(record, place, wish, totals, latency)
+    url.settle()  # the frame does it only when the whole page is drawn
 
 
 def real_run(record: Record, place: str, wish: Wish, totals: replan.Totals, latency: LatencyTable | None) -> None:

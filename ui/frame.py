@@ -80,8 +80,14 @@ def empty(title: str, advice: str, page: str | None = None, label: str = "") -> 
 
 
 def _copy_link() -> None:
-    """The address of the view, to be copied; drawn last, when the page has said all that belongs to it."""
-    with st.popover("Copy link", icon=":material/link:", type="tertiary", key="copy_link"):
+    """The address of the view, to be copied; drawn last, when the page has said all that belongs to it.
+
+    It is made when it is asked for: what a fragment of the page changed since the whole was drawn belongs to it, too.
+    """
+    place = st.popover("Copy link", icon=":material/link:", type="tertiary", key="copy_link", on_change="rerun")
+    if not place.open:
+        return
+    with place:
         st.caption("Opens this page as you see it now, for whoever can reach this server.")
         with st.container(key="copy_link_address"):
             st.code(url.here(), language=None, wrap_lines=True)

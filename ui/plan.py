@@ -53,7 +53,7 @@ def _metric(label: str, value: str, note: str, help_text: str) -> None:
     st.metric(label, value, note, delta_color="off", delta_arrow="off", help=help_text, border=True, width=158)
 
 
-def picture(record: Record, plan: Plan, selected: int) -> None:
+def picture(record: Record, wish: Wish, plan: Plan, selected: int) -> None:
     """The network that the plan leaves; a click on a bar asks why."""
     found = [
         network.planned(sub.layer, sub.shape, sub.options[n])
@@ -70,11 +70,9 @@ def picture(record: Record, plan: Plan, selected: int) -> None:
         f"Bars for {len(found)} sublayers from input to output: share of heads or neurons that the plan keeps, split "
         f"into groups, colored by density; dropped: {', '.join(dropped) or 'none'}.",
         key="what_if_network",
-        on_pick=select,
-    )
-    charts.table(
-        network.network_table(found),
-        {
+        name=f"network, {file_words(record, wish)}",
+        rows=network.network_table(found),
+        columns={
             "layer": st.column_config.NumberColumn("Layer", help=words.LAYER),
             "sublayer": "Sublayer",
             "kept": "What is left",
@@ -83,38 +81,41 @@ def picture(record: Record, plan: Plan, selected: int) -> None:
             "units_kept": st.column_config.NumberColumn("Units kept", help=words.UNITS),
             "units": st.column_config.NumberColumn("Units", help=words.UNITS),
         },
+        on_pick=select,
     )
 
 
-def curve(wish: Wish, plan: Plan, path: Sequence[Plan]) -> None:
+def curve(record: Record, wish: Wish, plan: Plan, path: Sequence[Plan], learned: figures.Experience | None) -> None:
     """Predicted loss at all targets, and where the plan is."""
     st.subheader("Predicted loss at every target", anchor=False, help=words.PREDICTED_LOSS)
-    charts.chart(
-        figures.loss_curve(path, plan, wish.goal, wish.method),
-        f"Predicted loss of the best plan at {len(path)} targets under the present limits; the present plan, at a loss "
-        f"of {plan.loss:.3g} nats, is ringed.",
-        key="what_if_curve",
-    )
-
-
-def curve_table(record: Record, wish: Wish, path: Sequence[Plan], experience: figures.Experience | None) -> None:
-    """The twin of the curve."""
     number = st.column_config.NumberColumn
     in_time = wish.goal == replan.LATENCY
-    target = number("Target", format="%.1f ms") if in_time else charts.percent_column("Target", words.SPARSITY)
     columns = {
-        "target": target,
+        "target": number("Target", format="%.1f ms") if in_time else charts.percent_column("Target", words.SPARSITY),
         "loss": number("Predicted loss", format="%.3g", help=words.PREDICTED_LOSS),
         "dropped": "Dropped",
         "grouped": "Grouped",
     }
-    if experience is not None:
+    if learned is not None:
         columns |= {
             "drop": charts.percent_column("Expected fall of the score", words.BAND),
             "low": charts.percent_column("From", words.BAND),
             "high": charts.percent_column("To", words.BAND),
         }
-    charts.table(figures.curve_table(record, path, experience), columns)
+    charts.chart(
+        figures.loss_curve(path, plan, wish.goal, wish.method),
+        f"Predicted loss of the best plan at {len(path)} targets under the present limits; the present plan, at a loss "
+        f"of {plan.loss:.3g} nats, is ringed.",
+        key="what_if_curve",
+        name=f"predicted loss, {file_words(record, wish)}",
+        rows=figures.curve_table(record, path, learned),
+        columns=columns,
+    )
+
+
+def file_words(record: Record, wish: Wish) -> str:
+    """Words for the name of a file that shows a plan."""
+    return f"what if {wish.method} {wish.target:g} {wish.goal}, record {record.key}"
 
 
 def choose(record: Record, plan: Plan) -> int:
@@ -155,10 +156,9 @@ def why(market: Market, plan: Plan, ahead: Prospect, wish: Wish, place: int) -> 
         f"Loss after the refit against the share of weights kept, for every option of {title}; the chosen option and "
         "those that came close are ringed.",
         key="what_if_options",
-    )
-    charts.table(
-        options.option_table(table, ratings[place]),
-        {
+        name=f"options, {title}, {file_words(record, wish)}",
+        rows=options.option_table(table, ratings[place]),
+        columns={
             "chosen": st.column_config.CheckboxColumn("Chosen"),
             "label": "Option",
             "regret": charts.percent_column("Regret", words.REGRET),
@@ -166,5 +166,5 @@ def why(market: Market, plan: Plan, ahead: Prospect, wish: Wish, place: int) -> 
             "loss": st.column_config.NumberColumn("Loss", format="%.3g", help=words.LOSS),
             "methods": st.column_config.ListColumn("Open to", help=words.OPEN_TO),
         },
-        title="All options, the closest first",
+        twin="All options, the closest first",
     )

@@ -122,7 +122,7 @@ def test_without_the_dense_checkpoint_what_is_left_is_shown(run: Path) -> None:
     assert app.dataframe[-1].value["mean_before"].isna().all()
     app = visit("matrix", color="importance", row="0", column="0")
     assert len(charts(app)) == ALL
-    assert app.metric[0].value == "the checkpoint is gone"
+    assert app.metric[0].value == "not at hand"
 
 
 def test_a_checkpoint_that_was_replaced_is_not_shown_as_before(run: Path) -> None:
@@ -200,9 +200,10 @@ def test_every_matrix_is_among_the_thumbnails_and_a_row_of_their_table_opens_it(
 
 
 def test_copy_link_gives_the_address_of_what_is_shown_defaults_included(run: Path) -> None:
-    app = visit("matrix", run=run.name, layer="1", matrix="feed_forward.output", group="2")
+    asked_for = {"run": run.name, "layer": "1", "matrix": "feed_forward.output", "group": "2"}
+    assert not visit("matrix", **asked_for).code
+    app = visit("matrix", "copy_link", **asked_for)
     (link,) = app.code
     asked = parse_qs(urlsplit(link.value).query)
-    shown = {"run": run.name, "layer": "1", "matrix": "feed_forward.output", "group": "2"}
-    assert asked == {name: [value] for name, value in {**shown, "color": "weight", "stage": "pruned"}.items()}
+    assert asked == {name: [value] for name, value in {**asked_for, "color": "weight", "stage": "pruned"}.items()}
     assert {name: query(app, name) for name in asked} == {name: value for name, (value,) in asked.items()}

@@ -37,18 +37,24 @@ def test_every_matrix_that_a_sample_offers_is_drawn_by_importance(sample: store.
         app = visit("matrix", run=sample.id, matrix=name)
         assert MARK in words(app)
         assert "two matrices only" in words(app)
-        assert len(charts(app)) == 4
-        assert all("colored by importance" in chart.alt for chart in charts(app))
+        wall, steps, *stages = charts(app)
+        assert "weight matrices" in wall.alt
+        assert "Animation" in steps.alt
+        assert len(stages) == 4
+        assert all("colored by importance" in chart.alt for chart in stages)
         assert max(len(chart.spec) for chart in charts(app)) < 1_000_000
         assert not app.warning
     assert app.segmented_control(key="url_color").options == ["Importance"]
 
 
-@pytest.mark.parametrize(("key", "value"), [("layer", "1"), ("matrix", "attention.key"), ("color", "weight")])
-def test_a_link_to_what_a_sample_lacks_gets_a_friendly_line(sample: store.Run, key: str, value: str) -> None:
-    app = visit("matrix", run=sample.id, **{key: value})
-    assert value in app.warning[0].value
-    assert len(charts(app)) == 4
+def test_what_a_sample_lacks_is_told_and_the_rest_is_shown(sample: store.Run) -> None:
+    app = visit("matrix", run=sample.id, color="weight")
+    assert "weight" in app.warning[0].value
+    assert len(charts(app)) == 6
+    app = visit("matrix", run=sample.id, matrix="attention.key")
+    assert "came without the importance of this matrix" in words(app)
+    (wall,) = charts(app)
+    assert "attention key" in wall.alt
 
 
 def test_the_layers_of_a_sample_have_their_options(sample: store.Run) -> None:
