@@ -52,11 +52,12 @@ def real_matrices(task: str, layers: Sequence[int]) -> Iterator[Matrix]:
     """The importance of the demo checkpoint's matrices, and of its units."""
     from pgb_core.options import unit_scores
     from pgb_core.planning import score
-    from pgb_core.progress import Reporter
-    from pgb_core.pruner import PruneSpec, calibration_of, load
+    from pgb_core.progress import silent
+    from pgb_core.shared import calibration_of, load
+    from pgb_core.spec import PruneSpec
 
     spec = PruneSpec("demo", task, 0.5, calibration_samples=CALIBRATION, device="cpu")
-    loaded = load(spec, Reporter(lambda progress: None, {"loading": 1.0}))
+    loaded = load(spec, silent)
     scores = score(loaded.model, calibration_of(spec, loaded))
     for sub, importance in zip(scores.sublayers, scores.importance, strict=True):
         if sub.layer not in layers:

@@ -33,10 +33,10 @@ def main() -> None:
         place = chosen(network)
         detail(network[place])
         if tables:
-            options(network[place], tables[place], ratings[place], run.result.get("restored", []))
+            options(run, network[place], tables[place], ratings[place])
         matrices_link(run, network[place])
     with left:
-        overview(network, place, [text.closest(*pair) for pair in zip(tables, ratings, strict=True)])
+        overview(run, network, place, [text.closest(*pair) for pair in zip(tables, ratings, strict=True)])
 
 
 def read_tables(run: Run) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def read_tables(run: Run) -> list[dict[str, Any]]:
         return []
 
 
-def overview(network: tuple[Sublayer, ...], selected: int, closest: list[str]) -> None:
+def overview(run: Run, network: tuple[Sublayer, ...], selected: int, closest: list[str]) -> None:
     """The picture, in which a click selects a sublayer, and its table; `closest` is its alternative, if known."""
     st.subheader("Network", anchor=False, help=words.NETWORK)
     dropped = [s.title.lower() for s in network if s.dropped]
@@ -61,13 +61,6 @@ def overview(network: tuple[Sublayer, ...], selected: int, closest: list[str]) -
         s = network[custom[0]]
         url.write(layer=str(s.layer + 1), kind=s.kind)
 
-    charts.chart(
-        figures.picture(network, selected, [f"closest: {entry}" for entry in closest]),
-        f"Bars for {len(network)} sublayers from input to output: share of heads or neurons kept, split into groups, "
-        f"colored by density; dropped: {', '.join(dropped) or 'none'}.",
-        key="network",
-        on_pick=select,
-    )
     columns = {
         "layer": st.column_config.NumberColumn("Layer", help=words.LAYER),
         "sublayer": "Sublayer",
@@ -79,7 +72,16 @@ def overview(network: tuple[Sublayer, ...], selected: int, closest: list[str]) -
     if closest:
         rows = [{**row, "closest": entry} for row, entry in zip(rows, closest, strict=True)]
         columns = {**columns, "closest": st.column_config.TextColumn("Closest alternative", help=words.REGRET)}
-    charts.table(rows, columns)
+    charts.chart(
+        figures.picture(network, selected, [f"closest: {entry}" for entry in closest]),
+        f"Bars for {len(network)} sublayers from input to output: share of heads or neurons kept, split into groups, "
+        f"colored by density; dropped: {', '.join(dropped) or 'none'}.",
+        key="network",
+        name=f"layers, run {run.id}",
+        rows=rows,
+        columns=columns,
+        on_pick=select,
+    )
 
 
 def chosen(network: tuple[Sublayer, ...]) -> int:
@@ -113,8 +115,9 @@ def detail(sublayer: Sublayer) -> None:
         st.metric(f"{unit.capitalize()} kept", f"{sublayer.kept_units} of {sublayer.units}", help=words.UNITS)
 
 
-def options(sublayer: Sublayer, table: dict[str, Any], ratings: list[Rating], restored: list[dict[str, Any]]) -> None:
+def options(run: Run, sublayer: Sublayer, table: dict[str, Any], ratings: list[Rating]) -> None:
     """Why one sublayer became what it is, and what came close: in words, as a chart and as a table."""
+    restored = (run.result or {}).get("restored", [])
     if why := text.explain_restored(table, restored):
         st.markdown(why, help=words.RESTORED)
     st.write(text.explain_choice(table, ratings))
@@ -125,10 +128,9 @@ def options(sublayer: Sublayer, table: dict[str, Any], ratings: list[Rating], re
         f"Loss after the refit against the share of weights kept, for every option of {sublayer.title}; "
         "the chosen option and those that came close are ringed.",
         key="options",
-    )
-    charts.table(
-        text.option_table(table, ratings),
-        {
+        name=f"options of {sublayer.title}, run {run.id}",
+        rows=text.option_table(table, ratings),
+        columns={
             "chosen": st.column_config.CheckboxColumn("Chosen"),
             "label": "Option",
             "regret": charts.percent_column("Regret", words.REGRET),
@@ -138,7 +140,7 @@ def options(sublayer: Sublayer, table: dict[str, Any], ratings: list[Rating], re
             "loss": st.column_config.NumberColumn("Loss", format="%.3g", help=words.LOSS),
             "methods": st.column_config.ListColumn("Open to", help=words.OPEN_TO),
         },
-        title="All options, the closest first",
+        twin="All options, the closest first",
     )
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from pgb_core import matrices
 from pgb_core.errors import RunError
 from pgb_core.figures import matrix as figures
-from pgb_core.layout import ENTRY_NAMES, EXIT_NAME
+from pgb_core.figures import permuting, thumbnails
+from pgb_core.following import Followed
 from pgb_core.matrices import MatrixView
-from pgb_core.store import Run
-from ui import charts, frame, groups, runs, units, url, words
-
-NAMES = {
-    f"{kind}.{name}": f"{title}: {name}"
-    for kind, title in (("attention", "attention"), ("feed_forward", "feed-forward"))
-    for name in (*ENTRY_NAMES[kind], EXIT_NAME)
-}
+from ui import charts, frame, groups, runs, units, url, wall, words
 
 
 def main() -> None:
@@ -27,54 +23,31 @@ def main() -> None:
     if run is None:
         return
     try:
-        view, color = choose(run)
+        found = thumbnails.thumbnails(matrices.read_layouts(run), matrices.read_kept_importance(run))
+        readable = matrices.readable(run)
+        place, color = wall.choose(run, found, readable)
+        view = matrices.read_matrix(run, *found[place].key) if found[place].key in readable else None
     except RunError as error:
         st.error(str(error))
         return
-    group = chosen_group(view)
-    overviews(view, color)
-    groups.table(view, group)
-    groups.window(view, color, group)
-
-
-def choose(run: Run) -> tuple[MatrixView, figures.Color]:
-    """The matrix that the URL names, and by what to color it."""
-    layouts = matrices.read_layouts(run)
-    layers = sorted({layer + 1 for layer, _, _ in layouts})  # users count from 1
-    # a matrix with several groups shows what this page is about
-    first = next((key for key, layout in layouts.items() if len(layout.row_groups) > 1), next(iter(layouts)))
-    left, middle, right = st.columns([1, 2, 2], vertical_alignment="bottom")
+    if view is None:  # a sample came with a few matrices
+        st.info(words.SAMPLE_WITHOUT)
+        wall.show(run, found, place)
+        return
+    left, right = st.columns([4, 5], gap="medium")
     with left:
-        layer = url.select(
-            st.selectbox,
-            "Layer",
-            "layer",
-            {str(n): str(n) for n in layers},
-            default=str(first[0] + 1),
-            resets=("group",),
-            help=words.LAYER,
-        )
-    with middle:
-        name = url.select(
-            st.selectbox,
-            "Matrix",
-            "matrix",
-            NAMES,
-            default=f"{first[1]}.{first[2]}",
-            resets=("group",),
-            help=words.MATRIX,
-        )
+        wall.show(run, found, place)
     with right:
-        color = url.select(
-            st.segmented_control,
-            "Color by",
-            "color",
-            {"weight": "Weight", "importance": "Importance"},
-            required=True,
-            help=words.COLOR,
-        )
-    kind, _, matrix = name.partition(".")
-    return matrices.read_matrix(run, int(layer) - 1, kind, matrix), "importance" if color == "importance" else "weight"
+        steps_place = st.container()
+    stages_place = st.container()
+    group = chosen_group(view)
+    weight = groups.chosen_weight(view)
+    with steps_place:
+        steps(view, weight)
+    with stages_place:
+        overviews(view, color, weight)
+    groups.table(view, group)
+    groups.window(view, color, group, weight)
 
 
 def chosen_group(view: MatrixView) -> int | None:
@@ -89,7 +62,30 @@ def chosen_group(view: MatrixView) -> int | None:
     return None
 
 
-def overviews(view: MatrixView, color: figures.Color) -> None:
+def steps(view: MatrixView, weight: Followed | None) -> None:
+    """From the original to the permuted order, as an animation."""
+    st.subheader("Permutation, step by step", anchor=False, help=words.ANIMATION)
+    if not view.layout.row_groups:
+        st.info("This sublayer was dropped: no weight is kept, so there is nothing to permute.")
+        return
+    moves = permuting.steps(view)
+    charts.chart(
+        permuting.animation(view, moves, weight),
+        f"Animation: columns, then rows move into groups. Importance inside the groups' places: {moves[0].inside:.0%} "
+        f"in original order, {moves[-1].inside:.0%} permuted.",
+        key="steps",
+        name=groups.file_words("permutation step by step"),
+        rows=permuting.step_table(moves),
+        columns={
+            "step": "Step",
+            "title": "What moved",
+            "inside": charts.percent_column("Importance inside the outlines", words.INSIDE),
+        },
+    )
+    st.caption(permuting.drawn(view))
+
+
+def overviews(view: MatrixView, color: figures.Color, weight: Followed | None) -> None:
     """The three stages side by side (stacked on a phone)."""
     layout = view.layout
     count = "zeros in single places" if layout.support is not None else units.several(len(layout.row_groups), "group")
@@ -98,10 +94,8 @@ def overviews(view: MatrixView, color: figures.Color) -> None:
             "The checkpoint is no longer where it was or has changed since, so its weights cannot be shown; "
             "color by importance to see all three."
         )
-    if not layout.row_groups:
-        st.info("This sublayer was dropped: no weight is kept, so there is nothing to permute.")
     for column, (stage, title) in zip(st.columns(3), figures.STAGES.items(), strict=True):
-        figure = figures.overview(view, stage, color)
+        figure = figures.overview(view, stage, color, weight)
         if figure is None:
             continue
         with column:
@@ -111,7 +105,11 @@ def overviews(view: MatrixView, color: figures.Color) -> None:
                 f"Heatmap of the {layout.rows} by {layout.columns} matrix, {title.lower()}, colored by {color}; "
                 f"{count}, {layout.density:.1%} of the weights kept.",
                 key=f"overview_{stage}",
-                on_pick=None if stage == "original" else lambda custom: url.write(group=str(custom[0])),
+                name=groups.file_words(f"{stage} by {color}"),
+                rows=partial(figures.overview_table, view, stage, color),
+                on_pick=None
+                if stage == "original"
+                else lambda custom: url.write(group=str(custom[0]), first_row=None, first_column=None),
             )
     st.caption(
         f"{layout.rows} × {layout.columns}, {count}, {units.percent(layout.density)} kept. " + words.OVERVIEW[color]

@@ -40,7 +40,8 @@ def header(run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.title(titles[run.status.state], anchor=False, width="content")
         st.button("New run", icon=":material/add:", on_click=url.write, kwargs={"run": None})
-    st.caption(runs.label(run))
+    st.text(runs.label(run))
+    runs.mark(run)
 
 
 def recent() -> None:
@@ -48,11 +49,12 @@ def recent() -> None:
     found = store.list_runs(get_settings().runs_dir)[:RECENT]
     if not found:
         return
-    st.subheader("Recent runs", anchor=False)
+    st.subheader("Shipped samples" if found[0].sample else "Recent runs", anchor=False)
     st.caption("Select a row to open its run.")
     charts.pick_table(
         [runs.row(run) for run in found],
         {
+            "name": st.column_config.TextColumn("Name", help=words.NAME),
             "state": "State",
             "created": "Started",
             "checkpoint": "Checkpoint",

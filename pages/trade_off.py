@@ -1,16 +1,16 @@
-"""Trade-off: score against cost for all finished runs of a checkpoint and task."""
+"""Trade-off: all finished runs of a checkpoint and task, sweeps that make many, two of them compared or tried."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from pgb_core import store
-from pgb_core.figures import trade_off as figures
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
-from ui import charts, frame, runs, units, url, words
+from pgb_core.sweep_spec import Sweep
+from ui import compare, frame, points, runs, sweep_form, sweeps, try_sentence, units, url, words
 
-COSTS = {"latency": "Latency", "flops": "FLOPs", "parameters": "Parameters", "bytes": "Bytes"}
+VIEWS = {"points": "All runs", "compare": "Compare two", "try": "Try a text", "sweep": "New sweep"}
 
 
 def main() -> None:
@@ -18,87 +18,51 @@ def main() -> None:
     frame.require("trade_off")
     frame.heading("Trade-off", "What each pruned model scores against what it costs. Up and to the left is better.")
     done = [run for run in store.list_runs(get_settings().runs_dir) if run.status.state == "done"]
-    if not done:
-        frame.empty(
-            "No finished run yet",
-            "This page compares the runs of a checkpoint. Prune a model at two or three sparsities, then come back.",
-            "prune",
-            "Prune a model",
-        )
+    sweep = sweeps.asked()
+    view = url.select(st.segmented_control, "View", "view", VIEWS, required=True, label_visibility="collapsed")
+    if view == "sweep":
+        sweep_form.show()
         return
-    members, cost = choose(done)
-    points, left_out = collect(members, cost)
-    if not points:
-        st.info("None of these runs measured its latency. Choose FLOPs, parameters or bytes above.")
-        return
-    show(points, cost, members[0].result["score"]["metric"])
-    if left_out:
-        st.caption(f"{units.several(left_out, 'run')} without a latency measured in the same way left out.")
-
-
-def choose(done: list[Run]) -> tuple[list[Run], str]:
-    """The runs of the family that the URL names, newest first, and the cost to compare."""
-    families = runs.families(done)
-    titles = {name: f"{name} ({units.several(len(members), 'run')})" for name, members in families.items()}
-    left, right = st.columns(2, vertical_alignment="bottom")
-    with left:
-        family = url.select(st.selectbox, "Checkpoint and task", "family", titles, help=words.FAMILY)
-    with right:
-        cost = url.select(st.segmented_control, "Cost", "cost", COSTS, required=True, help=words.COST)
-    return families[family], cost
-
-
-def collect(members: list[Run], cost: str) -> tuple[list[figures.Point], int]:
-    """The points of the runs, dense first, and how many runs cannot be compared with the newest."""
-    results = [(run.id, run.result) for run in members if run.result is not None]
-    if cost == "latency":
-        settings = next((how for _, result in results if (how := figures.measured_how(result))), None)
-        results = [(run_id, result) for run_id, result in results if figures.measured_how(result) == settings]
-        if settings is None:
-            return [], len(members)
-        st.caption(f"Latency measured on {settings}.")
-    points = [point for run_id, result in results if (point := figures.point(run_id, result, cost))]
-    dense = figures.dense_point(results[0][1], cost)
-    return ([dense] if dense else []) + points, len(members) - len(results)
-
-
-def show(points: list[figures.Point], cost: str, metric: str) -> None:
-    """Chart and table; a point or a row opens its run."""
-
-    def open_run(run_id: str) -> None:
-        st.session_state["open_run"] = run_id
-
-    charts.chart(
-        figures.trade_off_chart(points, cost, metric),
-        f"{metric} against {COSTS[cost].lower()} of {len(points)} models, the dense one included, with standard errors "
-        "and the Pareto front.",
-        key="trade_off",
-        on_pick=lambda custom: open_run(custom[0]) if custom[0] else None,
-    )
-    st.caption(
-        "Whiskers are one standard error; open symbols are models after recovery. The line is the Pareto front: no "
-        "other model here is both cheaper and better. Click a point, or select a row below, to open its run."
-    )
-    rows = figures.trade_off_table(points)
-    charts.pick_table(
-        rows,
-        {
-            "model": "Model",
-            "sparsity": charts.percent_column("Removed", words.SPARSITY),
-            "score": charts.percent_column(metric.capitalize(), words.SCORE),
-            "standard_error": charts.percent_column("Standard error", words.SCORE),
-            "cost": st.column_config.NumberColumn(figures.COSTS[cost][0].capitalize(), format="%.4g"),
-            "front": st.column_config.CheckboxColumn("On the front", help=words.FRONT),
-            "run": "Run",
-        },
-        key="points",
-        alt="The models of the chart, by falling score.",
-        selected=None,
-        on_pick=lambda row: open_run(rows[row]["run"]) if row is not None and rows[row]["run"] else None,
-    )
+    if sweep is not None and view == "points":
+        sweeps.show(sweep)
+    if done:
+        family = choose_family(done, sweep)
+        {"points": points.show, "compare": compare.show, "try": try_sentence.show}[view](family)
+    elif sweep is None or view != "points":
+        empty()
     # pages can be switched in the body of a script only, not in the callback that saw the click
     if run_id := st.session_state.pop("open_run", None):
         st.switch_page(frame.path("prune"), query_params={"run": run_id})
+
+
+def empty() -> None:
+    """What to do without a run."""
+    frame.empty(
+        "No finished run yet",
+        "This page compares the runs of a checkpoint. Prune a model once, or start a sweep: it prunes one to several "
+        "sizes and scores its weights but once.",
+        "prune",
+        "Prune a model",
+    )
+    st.button("Start a sweep", icon=":material/scatter_plot:", on_click=url.write, kwargs={"view": "sweep"})
+
+
+def choose_family(done: list[Run], sweep: Sweep | None) -> list[Run]:
+    """The runs of the family that the URL names, newest first; by default that of the sweep that is shown."""
+    families = runs.families(done)
+    titles = {name: f"{name} ({units.several(len(members), 'run')})" for name, members in families.items()}
+    own = {point.run for point in sweep.points} if sweep is not None else set()
+    default = next((name for name, members in families.items() if own & {run.id for run in members}), None)
+    family = url.select(
+        st.selectbox,
+        "Checkpoint and task",
+        "family",
+        titles,
+        default=default,
+        resets=("a", "b", "side", "layer", "matrix"),
+        help=words.FAMILY,
+    )
+    return families[family]
 
 
 main()

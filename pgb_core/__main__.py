@@ -13,16 +13,17 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pgb_core import __version__, console, jobs, store
+from pgb_core import __version__, arguments, console, jobs, store, sweep_spec, sweep_table
 from pgb_core.errors import JobCancelled, explain
 from pgb_core.export import FORMATS
 from pgb_core.settings import get_settings
-from pgb_core.spec import BUDGETS, DEVICES, IMPORTANCES, METHODS, RUNTIMES, PruneSpec
+from pgb_core.spec import METHODS, RUNTIMES, PruneSpec
+from pgb_core.sweep_spec import SweepSpec
 
 _USER_ERROR = 2
 _CANCELLED = 130
@@ -63,6 +64,57 @@ def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
             jobs.settle(args.out, error)
             raise
     return Answer(result, f"{console.describe_result(result)}\n{args.out}")
+
+
+def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Prune a checkpoint many times, sharing the scoring pass, into a folder with a run for each point."""
+    if not args.queued:
+        store.withdraw_cancel(args.out)
+
+    def told(row: Mapping[str, Any]) -> None:
+        printer.close()
+        print(f"pgb: {console.describe_point(row)}", file=sys.stderr)
+
+    with jobs.cancellable(args.out):
+        try:
+            spec = sweep_from(args)
+            if args.queued:
+                jobs.wait_for_turn(args.out)
+            from pgb_core.sweep import sweep as sweep_checkpoint
+
+            rows = sweep_checkpoint(
+                spec,
+                args.out,
+                runs_dir=args.out.parent if args.queued else args.out,
+                on_progress=printer.report,
+                on_point=told,
+                guard=jobs.cancellable,
+            )
+        except BaseException as error:
+            jobs.settle(args.out, error)
+            raise
+    text = f"{console.describe_points(rows)}\n{args.out / sweep_table.CSV_FILE}"
+    return Answer({"folder": str(args.out), "points": rows}, text)
+
+
+def score(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Score a checkpoint for the What if page."""
+    spec = PruneSpec(sparsity=0.0, method="pgb-mixed", **{name: getattr(args, name) for name in jobs.SCORE_FIELDS})
+    if args.out is None:
+        from pgb_core.scoring import score_checkpoint
+
+        found = score_checkpoint(spec, again=args.again, on_progress=printer.report)
+    else:  # in the background: the page watches the folder that jobs.submit made
+        with jobs.cancellable(args.out):
+            try:
+                jobs.wait_for_turn(args.out)
+                from pgb_core.scoring import score_checkpoint
+
+                found = score_checkpoint(spec, again=args.again, out=args.out, on_progress=printer.report)
+            except BaseException as error:
+                jobs.settle(args.out, error)
+                raise
+    return Answer(found, console.describe_scoring(found))
 
 
 def evaluate(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
@@ -114,7 +166,7 @@ def runs(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """List, show or delete the runs of the dashboard."""
     runs_dir = get_settings().runs_dir
     if args.action == "list":
-        found = store.list_runs(runs_dir)
+        found = store.list_own(runs_dir)
         return Answer([_run_entry(run) for run in found], _run_table(found) or f"There are no runs in {runs_dir}.")
     if args.action == "delete":
         store.delete_run(runs_dir, args.id)
@@ -179,45 +231,39 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--task", default="bbc-news", help="task to fine-tune it on (default: %(default)s)")
 
     sub = command("prune", prune, "Prune a checkpoint and measure what came out.")
-    _add_data_arguments(sub)
+    arguments.add_data_arguments(sub)
+    arguments.add_seed(sub)
     sub.add_argument("--sparsity", type=float, required=True, help="share of the encoder weights to remove, in [0, 1)")
     sub.add_argument("--out", type=Path, required=True, help="run folder to write")
     methods = "; ".join(f"{name}: {sentence}" for name, sentence in METHODS.items())
     sub.add_argument("--method", choices=METHODS, default="pgb", help=f"{methods} (default: %(default)s)")
-    scores = "; ".join(f"{name}: {sentence}" for name, sentence in IMPORTANCES.items())
-    sub.add_argument(
-        "--importance", choices=IMPORTANCES, default="compensated", help=f"{scores} (default: %(default)s)"
-    )
     sub.add_argument(
         "--recover-epochs", type=int, default=0, help="epochs of re-finetuning after the refit (default: 0)"
     )
+    arguments.add_pruning_arguments(sub)
+
+    sub = command("sweep", sweep, "Prune a checkpoint to many targets by many methods; what they share is done once.")
+    arguments.add_data_arguments(sub)
+    arguments.add_sweep_arguments(sub)
+    arguments.add_pruning_arguments(sub)
+
+    sub = command("score", score, "Score a checkpoint once, so that the What if page can try any target on it.")
+    arguments.add_data_arguments(sub, evaluates=False)
+    arguments.add_seed(sub)
+    arguments.add_scoring_arguments(sub)
     sub.add_argument(
-        "--calibration-samples", type=int, default=1024, help="training samples to look at (default: 1024)"
-    )
-    units = "; ".join(f"{name}: {sentence}" for name, sentence in BUDGETS.items())
-    sub.add_argument("--budget", choices=BUDGETS, default="weights", help=f"{units} (default: %(default)s)")
-    sub.add_argument("--min-groups", type=_positive, help="fewest groups of a grouped sublayer, at least 2")
-    sub.add_argument("--max-groups", type=_positive, help="most groups of a grouped sublayer")
-    sub.add_argument(
-        "--pin",
-        dest="pins",
-        metavar="SUBLAYER[:N]",
-        action="append",
-        default=[],
-        help="never drop a sublayer (0.attention), or keep at least N of its heads or neurons (3.feed_forward:64); "
-        "layers count from 0; may be repeated",
-    )
-    sub.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency, or not")
-    sub.add_argument(
-        "--latency-grid",
+        "--latency",
         action=argparse.BooleanOptionalAction,
-        default=False,
-        help="measure latency for batches of 1, 8 and 32, lengths 32, 128 and 384",
+        default=True,
+        help="measure the latency table as well, or not",
     )
-    sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)  # --out was made by jobs.submit
+    sub.add_argument("--again", action="store_true", help="score and measure anew what is there already")
+    sub.add_argument("--out", type=Path, help=argparse.SUPPRESS)  # made by jobs.submit
+    sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)
 
     sub = command("evaluate", evaluate, "Score a dense or pruned checkpoint; prints the score as JSON.")
-    _add_data_arguments(sub)
+    arguments.add_data_arguments(sub)
+    arguments.add_seed(sub)
 
     sub = command("latency", latency, "Measure the latency of a dense or pruned checkpoint.")
     sub.add_argument("--checkpoint", required=True, help="'demo', a folder or a Hub id owner/name")
@@ -225,10 +271,10 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--task", default="bbc-news", help="which demo checkpoint 'demo' means (default: %(default)s)")
     for flag, default, what in (("--batch", 8, "sequences at a time"), ("--length", 128, "tokens per sequence")):
         text = f"{what}, one number or several (default: {default})"
-        sub.add_argument(flag, type=_positives, metavar="N[,N...]", default=[default], help=text)
-    sub.add_argument("--threads", type=_positive, help="CPU threads (default: all cores)")
+        sub.add_argument(flag, type=arguments.positives, metavar="N[,N...]", default=[default], help=text)
+    sub.add_argument("--threads", type=arguments.positive, help="CPU threads (default: all cores)")
     sub.add_argument("--runtime", choices=RUNTIMES, default="torch", help="what runs the models (default: %(default)s)")
-    _add_device(sub)
+    arguments.add_device(sub)
 
     sub = command("export", export, "Write the model of a run as a folder that works without this package.")
     sub.add_argument("--run", dest="source", type=Path, required=True, help="a run folder, or the folder of a model")
@@ -242,39 +288,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_data_arguments(sub: argparse.ArgumentParser) -> None:
-    from pgb_core.tasks import TASKS
-
-    sub.add_argument("--checkpoint", required=True, help="'demo', a folder or a Hub id owner/name")
-    sub.add_argument("--task", required=True, choices=TASKS, help="the dataset and its metric")
-    sub.add_argument("--train-file", help="CSV or Parquet with columns text[,text_pair],label (task csv)")
-    sub.add_argument("--eval-file", help="the same to evaluate on; without it a fifth of the training file is held out")
-    sub.add_argument("--eval-samples", type=_positive, help="evaluation examples to use (default: all)")
-    sub.add_argument("--max-length", type=_positive, help="tokens per sequence (default: the task's)")
-    sub.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
-    _add_device(sub)
-
-
-def _add_device(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--device", choices=DEVICES, default="auto", help="where to compute (default: auto)")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
-
-
-def _positives(text: str) -> list[int]:
-    return [_positive(part) for part in text.split(",")]
-
-
-_positive.__name__ = _positives.__name__ = (
-    "whole number"  # argparse calls a value that does not parse an "invalid <name> value"
-)
-
-
 def spec_from(args: argparse.Namespace) -> PruneSpec:
     """The spec that the arguments of `prune` describe.
 
@@ -282,6 +295,18 @@ def spec_from(args: argparse.Namespace) -> PruneSpec:
         SpecError: a value is out of range.
     """
     return PruneSpec(**{item.name: getattr(args, item.name) for item in fields(PruneSpec)})
+
+
+def sweep_from(args: argparse.Namespace) -> SweepSpec:
+    """The spec that the arguments of `sweep` describe.
+
+    Raises:
+        SpecError: a value is out of range.
+    """
+    values = {item.name: getattr(args, item.name) for item in fields(PruneSpec) if item.name not in sweep_spec.AXES}
+    lists = (args.sparsities, args.methods, args.recover_epochs, args.seeds)
+    first = {"sparsity": lists[0][0], "method": lists[1][0], "recover_epochs": lists[2][0], "seed": lists[3][0]}
+    return SweepSpec(PruneSpec(**values, **first), *lists)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

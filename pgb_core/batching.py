@@ -80,24 +80,29 @@ def encode(dataset: Dataset, tokenizer: BertTokenizer, max_length: int, step: St
             f"give a max length of {tokenizer.model_max_length} or less."
         )
     paired = "text_pair" in dataset.column_names
-    typed = "token_type_ids" in tokenizer.model_input_names
     examples: list[Example] = []
     for start in range(0, len(dataset), _CHUNK):
         rows = dataset[start : start + _CHUNK]
-        tokens = tokenizer(
-            rows["text"],
-            rows["text_pair"] if paired else None,
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_token_type_ids=True,
-        )
-        examples += [
-            Example(tuple(ids), tuple(types) if typed else (0,) * len(ids), int(label))
-            for ids, types, label in zip(tokens["input_ids"], tokens["token_type_ids"], rows["label"], strict=True)
-        ]
+        pairs = rows["text_pair"] if paired else None
+        examples += encode_texts(rows["text"], pairs, rows["label"], tokenizer, max_length)
         step(len(examples), len(dataset), "reading texts")
     return examples
+
+
+def encode_texts(
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    labels: Sequence[int],
+    tokenizer: BertTokenizer,
+    max_length: int,
+) -> list[Example]:
+    """Tokenize as `encode` does what is not in a dataset."""
+    tokens = tokenizer(texts, pairs, truncation=True, max_length=max_length, padding=False, return_token_type_ids=True)
+    typed = "token_type_ids" in tokenizer.model_input_names
+    return [
+        Example(tuple(ids), tuple(types) if typed else (0,) * len(ids), int(label))
+        for ids, types, label in zip(tokens["input_ids"], tokens["token_type_ids"], labels, strict=True)
+    ]
 
 
 def batches(

@@ -101,6 +101,14 @@ def describe_result(result: Mapping[str, Any]) -> str:
     return table(rows)
 
 
+def describe_scoring(found: Mapping[str, Any]) -> str:
+    """What a scoring did, and the key of its record."""
+    done = "scored now" if found["scored"] else "scored before"
+    if found["measured"]:
+        done += ", latency table measured"
+    return f"record {found['record']}: {done}, {found['seconds']['total']:.0f} s"
+
+
 def describe_score(score: Mapping[str, Any]) -> str:
     """The scores that were measured, in the order of the stages, with their standard errors."""
     errors = score.get("standard_error") or {}
@@ -148,6 +156,26 @@ def describe_latencies(latencies: Sequence[Mapping[str, Any]]) -> str:
         ratios = (found["speedup"], found["ideal_speedup"], found["speedup"] / found["ideal_speedup"])
         rows.append((str(found["batch"]), str(found["length"]), *times, *(f"{ratio:.2f}" for ratio in ratios)))
     return table(rows)
+
+
+def describe_point(row: Mapping[str, Any]) -> str:
+    """One point of a sweep in a line."""
+    recovered = f", {row['recover_epochs']} epochs" if row["recover_epochs"] else ""
+    name = f"{row['method']}, {row['sparsity']:.1%} to remove{recovered}, seed {row['seed']}"
+    if row["state"] != "done":
+        return f"{name}: {row['state']}{': ' if row['message'] else ''}{row['message'] or ''}"
+    return f"{name}: {row['metric']} {row['score']:.4f} (dense {row['dense']:.4f})"
+
+
+def describe_points(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The points of a sweep as a table."""
+    lines: list[tuple[str, ...]] = [("RUN", "STATE", "METHOD", "TARGET", "EPOCHS", "SEED", "SCORE", "±", "SPEED-UP")]
+    for row in rows:
+        found = (("score", ".4f"), ("standard_error", ".4f"), ("speedup", ".2f"))
+        numbers = ("-" if row[name] is None else format(row[name], style) for name, style in found)
+        texts = (row["run"], row["state"], row["method"], f"{row['sparsity']:.1%}", row["recover_epochs"], row["seed"])
+        lines.append((*map(str, texts), *numbers))
+    return table(lines)
 
 
 def describe_export(written: Mapping[str, Any]) -> str:

@@ -156,8 +156,15 @@ def examples_of(
         TaskError: `max_length` is more than the checkpoint has positions for.
     """
     if samples is not None:
-        dataset = dataset.select(stratified_positions(list(dataset["label"]), samples, seed))
+        dataset = dataset.select(rows_of(dataset, samples, seed))
     return encode(dataset, tokenizer, max_length)
+
+
+def rows_of(dataset: Dataset, samples: int | None, seed: int) -> list[int]:
+    """The rows of an evaluation split that `examples_of` takes, ascending."""
+    if samples is None:
+        return list(range(len(dataset)))
+    return stratified_positions(list(dataset["label"]), samples, seed)
 
 
 def labels_of(model: nn.Module) -> dict[int, str]:

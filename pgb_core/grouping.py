@@ -68,6 +68,18 @@ def group(
     return max(candidates, key=lambda grouping: grouping.kept)
 
 
+def blocks(scores: FloatArray, grouping: Grouping) -> list[tuple[IntArray, IntArray]]:
+    """(units, columns) of each group, the most important group first, in each the most important units and columns."""
+    found: list[tuple[float, IntArray, IntArray]] = []
+    for g in range(int(grouping.units.max()) + 1):
+        units, columns = np.flatnonzero(grouping.units == g), np.flatnonzero(grouping.columns == g)
+        block = scores[np.ix_(units, columns)]
+        units = units[np.argsort(-block.sum(axis=1), kind="stable")]
+        columns = columns[np.argsort(-block.sum(axis=0), kind="stable")]
+        found.append((float(block.sum()), units, columns))
+    return [(units, columns) for _, units, columns in sorted(found, key=lambda entry: -entry[0])]
+
+
 def equal_shares(groups: int) -> tuple[float, ...]:
     """(groups,) equal shares.
 

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from pgb_core.architectures import Sublayer
 from pgb_core.batching import Batch
 from pgb_core.fisher import differentiable_activations, random_direction, random_signs, trace
+from pgb_core.formulas import compensated_importance, damped, fisher_importance
 from pgb_core.layout import EXIT_NAME
 from pgb_core.progress import Step, silent
 
 FLOOR = 0.02
 """Least weight of a token, relative to the mean: keeps Gram matrices solvable."""
-DAMPING = 1e-3
-"""Added to a Gram matrix's diagonal before it is inverted, relative to the mean of the diagonal."""
 _GRAM_BLOCK = 192
 """Rows of a Gram matrix that are summed at once, from the diagonal on."""
 _CACHED_TOKENS = 256
@@ -227,22 +226,6 @@ def matrix_importance(sub: Sublayer, statistics: SublayerStatistics, kind: str) 
     }
 
 
-def compensated_importance(weight: Tensor, sensitivity: Tensor, inverse_diag: Tensor) -> Tensor:
-    """s_ij = 1/2 q_i w_ij^2 / [H^-1]_jj: the loss when w_ij goes and its row makes up for it (Hassibi and Stork, 1993).
-
-    Args:
-        weight: (N, M).
-        sensitivity: (N,) q.
-        inverse_diag: (M,) diagonal of H^-1.
-    """
-    return 0.5 * sensitivity[:, None] * weight.square() / inverse_diag
-
-
-def fisher_importance(weight: Tensor, fisher: Tensor) -> Tensor:
-    """s_ij = 1/2 w_ij^2 F_ij: the loss when w_ij goes and nothing makes up for it (LeCun et al., 1990)."""
-    return 0.5 * weight.square() * fisher
-
-
 def inverse_diagonal(gram: Tensor) -> Tensor:
     """(M,) of a (M + 1, M + 1) Gram matrix whose last row and column belong to the constant: diagonal of H^-1."""
     return inverse(gram).diagonal()[:-1].to(gram.dtype)
@@ -251,11 +234,6 @@ def inverse_diagonal(gram: Tensor) -> Tensor:
 def inverse(gram: Tensor) -> Tensor:
     """Inverse of a damped Gram matrix; float64 on a CPU, float32 on a GPU, where float64 is slow."""
     return torch.cholesky_inverse(torch.linalg.cholesky(damped(gram.to(solve_dtype(gram.device)))))
-
-
-def damped(gram: Tensor, damping: float = DAMPING) -> Tensor:
-    """`gram` with `damping` times its mean diagonal added to the diagonal."""
-    return gram + damping * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
 
 
 def solve_dtype(device: torch.device) -> torch.dtype:

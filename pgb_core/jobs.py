@@ -1,4 +1,4 @@
-"""Runs in the background: each is a detached `python -m pgb_core prune` that writes its own run folder.
+"""Jobs in the background: each is a detached `python -m pgb_core prune`, `score` or `sweep` in a folder of its own.
 
 The process that submits a run may end or be restarted: what it started goes on, because everything that anybody has to
 know is in the run folder. Turns are taken by a rule that needs no server: a run computes when fewer than
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import FrameType
@@ -28,11 +28,20 @@ from pgb_core import store
 from pgb_core.errors import JobCancelled, JobRejected, RunError, explain, reason
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
+from pgb_core.status import Job
+from pgb_core.sweep_spec import AXES, Sweep, SweepSpec, write_sweep
 
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 _TURN_SECONDS = 0.25
 _WATCH_SECONDS = 0.2
 _LOCK_SECONDS = 20.0
+_SCORING_SECONDS = 24 * 3600.0
+"""How long the folder of a scoring that has ended is kept: its record is elsewhere."""
+SCORE_FIELDS = (
+    *("checkpoint", "task", "importance", "seed", "device", "train_file", "eval_file"),
+    *("calibration_samples", "max_length", "latency"),
+)
+"""Fields of a spec that decide what a scoring finds; `latency`: whether it measures the latency table as well."""
 
 CommandBuilder = Callable[[PruneSpec, Path], Sequence[str]]
 """Makes the command line of a run's process from its spec and its folder."""
@@ -44,9 +53,13 @@ def prune_arguments(spec: PruneSpec) -> list[str]:
     >>> prune_arguments(PruneSpec("demo", "bbc-news", 0.5))[:3]
     ['--checkpoint=demo', '--task=bbc-news', '--sparsity=0.5']
     """
+    return _arguments(spec, [item.name for item in fields(spec)])
+
+
+def _arguments(spec: PruneSpec, names: Iterable[str]) -> list[str]:
     arguments = []
-    for item in fields(spec):
-        flag, value = item.name.replace("_", "-"), getattr(spec, item.name)
+    for name in names:
+        flag, value = name.replace("_", "-"), getattr(spec, name)
         if isinstance(value, bool):
             arguments.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, tuple):  # `pins`: one `--pin` for each
@@ -56,20 +69,84 @@ def prune_arguments(spec: PruneSpec) -> list[str]:
     return arguments
 
 
+def sweep_arguments(spec: SweepSpec) -> list[str]:
+    """`spec` as arguments of `python -m pgb_core sweep`.
+
+    >>> sweep_arguments(SweepSpec(PruneSpec("demo", "bbc-news", 0.5), (0.5, 0.75)))[:2]
+    ['--sparsities=0.5,0.75', '--methods=pgb']
+    """
+    names = ("sparsities", "methods", "recover_epochs", "seeds")
+    lists = [f"--{name.replace('_', '-')}={','.join(map(str, getattr(spec, name)))}" for name in names]
+    return lists + _arguments(spec.base, [item.name for item in fields(spec.base) if item.name not in AXES])
+
+
 def prune_command(spec: PruneSpec, run_dir: Path) -> list[str]:
     """The command line of the process that runs `spec` in `run_dir` when its turn has come."""
     return [sys.executable, "-m", "pgb_core", "prune", *prune_arguments(spec), f"--out={run_dir}", "--queued"]
 
 
+def score_command(spec: PruneSpec, run_dir: Path) -> list[str]:
+    """The same of a scoring of what `spec` prunes."""
+    arguments = _arguments(spec, SCORE_FIELDS)
+    return [sys.executable, "-m", "pgb_core", "score", *arguments, f"--out={run_dir}", "--queued"]
+
+
+def sweep_command(spec: SweepSpec, folder: Path) -> list[str]:
+    """The command line of the process that runs `spec` in `folder` when its turn has come; points lie beside it."""
+    return [sys.executable, "-m", "pgb_core", "sweep", *sweep_arguments(spec), f"--out={folder}", "--queued"]
+
+
 # --- the side that starts runs -------------------------------------------------------------------------------------
 
 
-def submit(spec: PruneSpec, command: CommandBuilder = prune_command) -> str:
+def submit(spec: PruneSpec, command: CommandBuilder = prune_command, job: Job = "prune") -> str:
     """Start `spec` in the background and return the id of its run, a folder of `settings.runs_dir`.
+
+    A scoring is submitted with `score_command` as job `score`.
 
     Raises:
         JobRejected: too many runs wait already, or the run's folder or process cannot be made.
     """
+
+    def prepare(run_dir: Path) -> Sequence[str]:
+        store.write_json(run_dir / "spec.json", spec.to_dict())
+        return command(spec, run_dir)
+
+    return _submit(prepare, job)
+
+
+def submit_sweep(spec: SweepSpec) -> str:
+    """Start `spec` in the background and return the id of the sweep, a folder of `settings.runs_dir` like its points.
+
+    Raises:
+        JobRejected: too many runs wait already, or the sweep's folder or process cannot be made.
+    """
+
+    def prepare(folder: Path) -> Sequence[str]:
+        write_sweep(folder, spec, folder.parent)
+        return sweep_command(spec, folder)
+
+    return _submit(prepare, "sweep")
+
+
+def resume_sweep(sweep: Sweep) -> None:
+    """Start a sweep that has ended again, in its own folder: points that are not done are tried once more.
+
+    Raises:
+        JobRejected: it is still active, too many runs wait already, or the process cannot be made.
+    """
+    if sweep.status().active:
+        raise JobRejected("This sweep is still running.")
+
+    def prepare(folder: Path) -> Sequence[str]:
+        store.withdraw_cancel(folder)
+        return sweep_command(sweep.spec, folder)
+
+    _submit(prepare, "sweep", sweep.path)
+
+
+def _submit(prepare: Callable[[Path], Sequence[str]], job: Job, existing: Path | None = None) -> str:
+    """Start the command that `prepare` returns for a new folder, or for one that exists; the folder's name."""
     settings = get_settings()
     runs_dir = settings.runs_dir
     try:
@@ -78,15 +155,17 @@ def submit(spec: PruneSpec, command: CommandBuilder = prune_command) -> str:
             for abandoned in store.list_abandoned(runs_dir):
                 ended = store.read_status(abandoned)
                 _close(abandoned, ended.state, ended.message)
-            if len(store.list_active(runs_dir)) >= settings.max_running_jobs + settings.max_queued_jobs:
+            _forget_scorings(runs_dir)
+            if len(_in_turn(runs_dir)) >= settings.max_running_jobs + settings.max_queued_jobs:
                 raise JobRejected(
                     f"{settings.max_queued_jobs} runs are waiting already; try again when one has ended, or cancel one."
                 )
-            run_dir = store.new_run(runs_dir)
+            run_dir = existing or store.new_run(runs_dir)
             try:
-                process = _start(spec, run_dir, command(spec, run_dir))
+                process = _start(run_dir, prepare(run_dir), job)
             except BaseException:
-                shutil.rmtree(run_dir, ignore_errors=True)
+                if existing is None:
+                    shutil.rmtree(run_dir, ignore_errors=True)
                 raise
     except OSError as error:
         raise JobRejected(f"The run cannot be started: {explain(error)}") from error
@@ -95,11 +174,15 @@ def submit(spec: PruneSpec, command: CommandBuilder = prune_command) -> str:
     return run_dir.name
 
 
-def _start(spec: PruneSpec, run_dir: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    store.write_json(run_dir / "spec.json", spec.to_dict())
-    status = store.Status(message="starting", created=time.time())
+def _forget_scorings(runs_dir: Path) -> None:
+    for run in store.list_own(runs_dir, "score"):
+        if not run.status.active and time.time() - run.status.updated > _SCORING_SECONDS:
+            shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _start(run_dir: Path, command: Sequence[str], job: Job) -> subprocess.Popen[bytes]:
+    status = store.Status(message="starting", created=time.time(), job=job)
     store.write_status(run_dir, status)
-    path = os.pathsep.join(filter(None, [str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
     with store.log_file(run_dir).open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -107,10 +190,24 @@ def _start(spec: PruneSpec, run_dir: Path, command: Sequence[str]) -> subprocess
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # neither a closed terminal nor the end of the server reaches it
-            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            env=child_environment(),
         )
     store.write_status(run_dir, store.owned_by(status, process.pid))
     return process
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a process that is to find this package, wherever it is started, and to speak at once."""
+    path = os.pathsep.join(filter(None, [str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def _in_turn(runs_dir: Path) -> list[Path]:
+    """The folders of everything that computes or waits, in the order of their turns; a sweep counts as one."""
+    found: dict[int | str, Path] = {}
+    for path, status in store.list_active(runs_dir):
+        found.setdefault(path.name if status.pid is None else status.pid, path)  # a sweep is listed before its point
+    return list(found.values())
 
 
 def cancel(run_dir: Path, wait: bool = True) -> None:
@@ -161,7 +258,7 @@ def _kill(process: psutil.Process) -> None:
 
 def queue_position(run_dir: Path) -> int:
     """How many active runs were submitted before the one in `run_dir`; 0 when it has ended."""
-    names = [path.name for path, _ in store.list_active(run_dir.parent)]
+    names = [path.name for path in _in_turn(run_dir.parent)]
     return names.index(run_dir.name) if run_dir.name in names else 0
 
 

@@ -2,9 +2,10 @@
 
 Weights W0 that are to give Y from inputs X become
 
-    W = (B + lambda W0 D) (H + lambda D)^-1,   H = X X^T,  B = Y X^T,  D = identity with almost 0 for the bias.
+    W = (B + lambda W0 D) (H + lambda D)^-1,   H = X X^T,  B = Y X^T,  D = identity with almost 0 for the bias
 
-With zeros every row has inputs of its own, its support S, and solves its own system: A = H + lambda D restricted to S.
+(`formulas.ridge_equations`). With zeros every row has inputs of its own, its support S, and solves its own system:
+A = H + lambda D restricted to S.
 """
 
 from __future__ import annotations
@@ -12,19 +13,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pgb_core.formulas import REFIT_DAMPING, ridge_equations
 from pgb_core.importance import solve_dtype
 
-DAMPING = 1e-2
-"""Pull towards the current weights, relative to the Gram matrix's mean diagonal. On tweets 1e-3 fits the calibration
-text too closely where little is removed, 1e-1 too loosely where much is."""
-_BIAS_DAMPING = 1e-6
-"""Of the other inputs' damping: the bias may move freely, but a constant input stays solvable."""
 _CHUNK_BYTES = 2**27
 """Systems that are held at once, by their size."""
 
 
 def ridge(
-    cross: Tensor, gram: Tensor, current: Tensor, support: Tensor | None = None, damping: float = DAMPING
+    cross: Tensor, gram: Tensor, current: Tensor, support: Tensor | None = None, damping: float = REFIT_DAMPING
 ) -> Tensor:
     """(N, k + 1) weights and bias (last) that fit the targets, drawn towards `current` (module docstring).
 
@@ -36,16 +33,12 @@ def ridge(
     """
     dtype = solve_dtype(gram.device)
     gram, cross, current = gram.to(dtype), cross.to(dtype), current.to(dtype)
-    scale = gram.diagonal()[:-1].mean() if len(gram) > 1 else gram[-1, -1]
     for _ in range(4):  # float32 on a GPU may need more damping than asked for
-        pull = torch.full((len(gram),), float(damping * scale), dtype=dtype, device=gram.device)
-        pull[-1] *= _BIAS_DAMPING
-        system = gram + torch.diag(pull)
+        system, target = ridge_equations(cross, gram, current, damping)
         factor, failed = torch.linalg.cholesky_ex(system)
         if not bool(failed):
             break
         damping *= 10
-    target = cross + current * pull
     if support is None:
         solution: Tensor = torch.cholesky_solve(target.T, factor).T
     else:

@@ -8,15 +8,13 @@ method (`least_squares.ridge`), which the source does not do.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from pgb_core.architectures import Sublayer
-from pgb_core.layout import BoolArray, MatrixLayout
-from pgb_core.matrixwise import MatrixwiseLayout, matrix_sizes, whole_matrix
+from pgb_core.matrixwise import MatrixwiseLayout, largest, matrix_sizes, sparse_matrix
 
 
 @torch.no_grad()
@@ -28,26 +26,15 @@ def magnitude_layouts(
     Args:
         whole_network: one threshold for all matrices, so that each may lose another share; by default each has its own.
     """
-    weights = [linear.weight.abs() for sub in sublayers for linear in (*sub.entries, sub.exit)]
+    weights = [linear.weight.abs().cpu().numpy() for sub in sublayers for linear in (*sub.entries, sub.exit)]
     if whole_network:
-        sizes = [weight.numel() for weight in weights]
-        kept = list(_largest(torch.cat([weight.flatten() for weight in weights]), density).split(sizes))
+        kept = largest(np.concatenate([weight.ravel() for weight in weights]), density)
+        places = np.cumsum([weight.size for weight in weights])[:-1]
+        flat = np.split(kept, places)
+        supports = iter([mask.reshape(weight.shape) for mask, weight in zip(flat, weights, strict=True)])
     else:
-        kept = [_largest(weight.flatten(), density) for weight in weights]
-    supports = iter([mask.view_as(weight).cpu().numpy() for mask, weight in zip(kept, weights, strict=True)])
+        supports = iter([largest(weight, density) for weight in weights])
     return [
-        MatrixwiseLayout(sub.shape, tuple(_sparse(name, next(supports)) for name in matrix_sizes(sub.shape)))
+        MatrixwiseLayout(sub.shape, tuple(sparse_matrix(name, next(supports)) for name in matrix_sizes(sub.shape)))
         for sub in sublayers
     ]
-
-
-def _largest(values: Tensor, share: float) -> Tensor:
-    """(n,) boolean, true for `share` of the (n,) values, rounded down: the largest."""
-    kept = torch.zeros_like(values, dtype=torch.bool)
-    kept[values.topk(math.floor(share * len(values) + 1e-6), sorted=False).indices] = True
-    return kept
-
-
-def _sparse(name: str, support: BoolArray) -> MatrixLayout:
-    whole = whole_matrix(name, *support.shape)
-    return MatrixLayout(name, whole.rows, whole.columns, whole.row_groups, whole.column_groups, support)

@@ -1,7 +1,9 @@
 """The matrices of a run: what was kept of each, in which groups, and how important it was.
 
 `layout.json` describes every matrix, `layout.safetensors` holds its permutations, groups and the places of its zeros,
-`importance.safetensors` its scores. Nothing here imports torch: the dashboard reads matrices through this module.
+`importance.safetensors` its scores. A sample run has the scores of a few matrices only, in coarse steps, in a file that
+it shares with other samples, and no weights. Nothing here imports torch: the dashboard reads matrices through this
+module.
 """
 
 from __future__ import annotations
@@ -15,12 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load, save_file
 
 from pgb_core.errors import RunError
+from pgb_core.files import packed_file, read_bytes
 from pgb_core.layout import IntArray, Kind, Layout, MatrixLayout
 from pgb_core.store import SCHEMA, Run, read_json, write_json
 from pgb_core.weights import read_weights
+
+LEVELS = 16
+DECADES = 4
+"""Steps of a logarithmic scale, and powers of ten that it spans, in which a sample run keeps importance."""
 
 
 def write_layout(
@@ -78,8 +85,8 @@ class MatrixView:
     """One matrix of a run, in the ORIGINAL order of rows and columns; float32 (rows, columns)."""
 
     layout: MatrixLayout
-    pruned: NDArray[np.float32]
-    """Kept weights after refit (and recovery); zero where a weight was removed."""
+    pruned: NDArray[np.float32] | None
+    """Kept weights after refit (and recovery); zero where a weight was removed. None of a sample run."""
     importance: NDArray[np.float32]
     """Relative to the matrix's largest."""
     kept_importance: tuple[float, ...]
@@ -88,43 +95,93 @@ class MatrixView:
     """Weights of the checkpoint; None when its file is gone, or is another one than when the run began."""
 
 
+def to_levels(importance: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Importance relative to the largest, (rows, columns), as steps of the logarithmic scale: 0 to `LEVELS` - 1."""
+    decades = np.log10(np.maximum(importance.astype(np.float32), np.float32(10.0**-DECADES)))
+    return np.rint((decades / DECADES + 1) * (LEVELS - 1)).astype(np.uint8)
+
+
+def from_levels(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The importance that each step of the scale stands for; the lowest step is an upper bound."""
+    return np.power(10.0, (levels / (LEVELS - 1) - 1) * DECADES, dtype=np.float32)
+
+
 def read_layouts(run: Run) -> dict[tuple[int, str, str], MatrixLayout]:
-    """Layout of every matrix, by (layer, kind, matrix name)."""
+    """Layout of every matrix, by (layer, kind, matrix name).
+
+    Raises:
+        RunError: the run's files are damaged.
+    """
     with _tensors(run.path / "layout.safetensors") as indices:
-        return {
-            (sublayer["layer"], sublayer["kind"], matrix["name"]): _matrix_layout(
-                indices, _prefix(sublayer["layer"], sublayer["kind"], matrix["name"]), matrix
-            )
-            for sublayer in read_json(run.path / "layout.json")["sublayers"]
-            for matrix in sublayer["matrices"]
-        }
+        return {key: _matrix_layout(indices, _prefix(*key), entry) for key, entry in _entries(run)}
+
+
+def read_kept_importance(run: Run) -> dict[tuple[int, str, str], float]:
+    """Share of its importance that every matrix kept, by (layer, kind, matrix name).
+
+    Raises:
+        RunError: layout.json is damaged.
+    """
+    return {key: sum(block["kept_importance"] for block in entry["blocks"]) for key, entry in _entries(run)}
+
+
+def _entries(run: Run) -> Iterator[tuple[tuple[int, str, str], dict[str, Any]]]:
+    for sublayer in read_json(run.path / "layout.json")["sublayers"]:
+        for matrix in sublayer["matrices"]:
+            yield (sublayer["layer"], sublayer["kind"], matrix["name"]), matrix
+
+
+def readable(run: Run) -> frozenset[tuple[int, str, str]]:
+    """(layer, kind, matrix name) of what `read_matrix` can read: of a sample run a few matrices, else all."""
+    if not run.sample:
+        return frozenset(read_layouts(run))
+    with _tensors(_importance_file(run)) as scores:
+        parts = (prefix.split(".") for prefix in scores.keys())  # noqa: SIM118  # an open file of tensors is no mapping
+        return frozenset((int(layer), kind, name) for layer, kind, name in parts)
 
 
 def read_matrix(run: Run, layer: int, kind: str, name: str) -> MatrixView:
     """One matrix of a finished run.
 
     Raises:
-        RunError: the run has no such matrix, or its files are damaged.
+        RunError: the run has no such matrix, its files are damaged, or a sample run came without this matrix.
     """
-    for sublayer in read_json(run.path / "layout.json")["sublayers"]:
-        matrices = {matrix["name"]: matrix for matrix in sublayer["matrices"]}
-        if (sublayer["layer"], sublayer["kind"]) == (layer, kind) and name in matrices:
-            return _read_matrix(run, _prefix(layer, kind, name), matrices[name])
+    if run.sample and (layer, kind, name) not in readable(run):
+        raise RunError(f"The sample run {run.id} came without {name!r} of layer {layer + 1}; prune the demo to see it.")
+    for key, entry in _entries(run):
+        if key == (layer, kind, name):
+            return _read_matrix(run, _prefix(*key), entry)
     raise RunError(f"Run {run.id} has no matrix {name!r} in the {kind} of layer {layer + 1}.")
 
 
 def _read_matrix(run: Run, prefix: str, entry: Mapping[str, Any]) -> MatrixView:
     with _tensors(run.path / "layout.safetensors") as indices:
         layout = _matrix_layout(indices, prefix, entry)
+    with _tensors(_importance_file(run)) as scores:
+        found = scores.get_tensor(prefix)
+    importance = from_levels(found) if run.sample else found.astype(np.float32)
+    shares = tuple(block["kept_importance"] for block in entry["blocks"])
+    pruned, dense = None, None
+    if not run.sample:
+        pruned, dense = _pruned_weights(run, layout, entry), _dense_weights(run, entry["dense_tensor"])
+    return MatrixView(layout, pruned, importance, shares, dense)
+
+
+def _importance_file(run: Run) -> Path:
+    return (
+        run.path.parent / read_json(run.path / "sample.json")["importance"]
+        if run.sample
+        else run.path / "importance.safetensors"
+    )
+
+
+def _pruned_weights(run: Run, layout: MatrixLayout, entry: Mapping[str, Any]) -> NDArray[np.float32]:
     pruned = np.zeros((layout.rows, layout.columns), dtype=np.float32)
     with _tensors(run.model_dir / "model.safetensors") as weights:
         for block, rows, columns in zip(entry["blocks"], layout.row_groups, layout.column_groups, strict=True):
             tensor = weights.get_slice(block["tensor"])[block["row_start"] : block["row_stop"]]
             pruned[np.ix_(rows, columns)] = tensor
-    with _tensors(run.path / "importance.safetensors") as scores:
-        importance = scores.get_tensor(prefix).astype(np.float32)
-    shares = tuple(block["kept_importance"] for block in entry["blocks"])
-    return MatrixView(layout, pruned, importance, shares, _dense_weights(run, entry["dense_tensor"]))
+    return pruned
 
 
 def _dense_weights(run: Run, tensor: str) -> NDArray[np.float32] | None:
@@ -142,9 +199,19 @@ def _matrix_layout(indices: Any, prefix: str, entry: Mapping[str, Any]) -> Matri
     return MatrixLayout(entry["name"], rows, columns, groups("rows"), groups("columns"), support)
 
 
+class _Loaded(dict[str, NDArray[Any]]):
+    """Tensors in memory, asked for like those of an open file."""
+
+    def get_tensor(self, name: str) -> NDArray[Any]:
+        return self[name]
+
+
 @contextlib.contextmanager
 def _tensors(path: Path) -> Iterator[Any]:
     try:
+        if packed_file(path):
+            yield _Loaded(load(read_bytes(path)))
+            return
         with safe_open(path, framework="numpy") as tensors:
             yield tensors
     except (OSError, SafetensorError) as error:

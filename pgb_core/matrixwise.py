@@ -7,12 +7,14 @@ each gathers its inputs and scatters its outputs: between the matrices everythin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pgb_core.layout import Block, Layout, LinearLayout, MatrixLayout, SublayerShape, unless_in_order
+from pgb_core.layout import Block, BoolArray, Layout, LinearLayout, MatrixLayout, SublayerShape, unless_in_order
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,20 @@ class MatrixwiseLayout(Layout):
 def whole_matrix(name: str, rows: int, columns: int) -> MatrixLayout:
     """Every weight kept, in its original order."""
     return MatrixLayout(name, rows, columns, (np.arange(rows),), (np.arange(columns),))
+
+
+def sparse_matrix(name: str, support: BoolArray) -> MatrixLayout:
+    """The weights kept where `support` (rows, columns) is true, in their original order."""
+    whole = whole_matrix(name, *support.shape)
+    return replace(whole, support=support)
+
+
+def largest(values: NDArray[Any], share: float) -> BoolArray:
+    """Of the shape of `values`, true for `share` of them, rounded down: the largest."""
+    removed = values.size - math.floor(share * values.size + 1e-6)
+    kept = np.zeros(values.size, dtype=bool)
+    kept[np.argpartition(values.ravel(), min(removed, values.size - 1))[removed:]] = True
+    return kept.reshape(values.shape)
 
 
 def matrix_sizes(shape: SublayerShape) -> dict[str, tuple[int, int]]:

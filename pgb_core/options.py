@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from pgb_core.architectures import Sublayer
-from pgb_core.grouping import STARTS, FloatArray, equal_shares, group
+from pgb_core.grouping import STARTS, FloatArray, Grouping, blocks, equal_shares, group
 from pgb_core.importance import SublayerStatistics, elimination_order
 from pgb_core.layout import (
     EXIT_NAME,
@@ -147,22 +147,19 @@ def grouped_layouts(
         starts = STARTS if columns is None else ()
         grouping = group(scores[units], shares, sections=[shape.hidden] * 2, starts=starts, columns=columns, seed=seed)
         columns = grouping.columns
-        layouts.append(_layout(shape, scores[units], units, grouping.units, columns, groups))
+        layouts.append(_layout(shape, scores[units], units, grouping))
     return layouts
 
 
-def _layout(
-    shape: SublayerShape, scores: FloatArray, units: IntArray, unit_labels: IntArray, columns: IntArray, groups: int
-) -> SublayerLayout:
-    """The groups, the most important first, and in each the most important units, inputs and outputs first."""
-    found: list[tuple[float, Group]] = []
-    for g in range(groups):
-        u, c = np.flatnonzero(unit_labels == g), np.flatnonzero(columns == g)
-        block = scores[np.ix_(u, c)]
-        u, c = u[np.argsort(-block.sum(axis=1), kind="stable")], c[np.argsort(-block.sum(axis=0), kind="stable")]
-        read, written = c[c < shape.hidden], c[c >= shape.hidden] - shape.hidden
-        found.append((float(block.sum()), Group(units[u], read, written)))
-    return SublayerLayout(shape, tuple(group for _, group in sorted(found, key=lambda pair: -pair[0])))
+def _layout(shape: SublayerShape, scores: FloatArray, units: IntArray, grouping: Grouping) -> SublayerLayout:
+    """The groups of `units`, whose columns are the inputs and, after these, the outputs."""
+    return SublayerLayout(
+        shape,
+        tuple(
+            Group(units[u], c[c < shape.hidden], c[c >= shape.hidden] - shape.hidden)
+            for u, c in blocks(scores, grouping)
+        ),
+    )
 
 
 @torch.no_grad()

@@ -6,44 +6,29 @@ before the evaluation stage.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
-import time
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from pgb_core import checkpoints, evaluation, latency, recovery, results, store, tasks
+from pgb_core import answers, evaluation, latency, recovery, results, store, tasks
+from pgb_core.answers import Answers
 from pgb_core.architectures import encoder_sublayers
-from pgb_core.batching import Example, encode, stratified_positions
-from pgb_core.errors import JobCancelled, explain, reason
-from pgb_core.grouped import cut, install
+from pgb_core.grouped import PrunedSublayer, cut, install
 from pgb_core.joint import Restored
 from pgb_core.layout import Layout
 from pgb_core.options import TABLE_METHODS
-from pgb_core.planning import (
-    Goal,
-    Prediction,
-    Scores,
-    Tables,
-    by_baseline,
-    candidates_of,
-    choose_settled,
-    joint_drops,
-    predictions,
-    score,
-    tables_of,
-)
-from pgb_core.progress import Progress, ProgressCallback, Reporter
+from pgb_core.planning import Goal, Prediction, Scores, Tables, by_baseline, choose_settled, predictions
+from pgb_core.progress import ProgressCallback, Reporter, Step, part, silent
+from pgb_core.recording import Clock, recorded
+from pgb_core.settings import get_settings
+from pgb_core.shared import Shared
 from pgb_core.spec import BASELINES, PruneSpec
-
-if TYPE_CHECKING:
-    from transformers import BertTokenizer
 
 log = logging.getLogger(__name__)
 
@@ -58,18 +43,6 @@ _WEIGHTS = {  # seconds of the demo on two CPU cores
     "latency": 12.0,
     "saving": 1.0,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """What a run starts from."""
-
-    checkpoint: checkpoints.Checkpoint
-    model: nn.Module
-    tokenizer: BertTokenizer
-    data: tasks.TaskData
-    device: torch.device
-    max_length: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,135 +62,63 @@ class Plan:
         return [table[option].layout for table, option in zip(self.tables, self.chosen, strict=True)]
 
 
-class _Clock:
-    """Seconds spent in each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._started = time.perf_counter()
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - started
-        log.info("%s took %.1f s", name, self.seconds[name])
-
-    def total(self) -> dict[str, float]:
-        return {**self.seconds, "total": time.perf_counter() - self._started}
-
-
-def prune(spec: PruneSpec, out: str | Path, on_progress: ProgressCallback | None = None) -> dict[str, Any]:
+def prune(
+    spec: PruneSpec, out: str | Path, on_progress: ProgressCallback | None = None, *, shared: Shared | None = None
+) -> dict[str, Any]:
     """Prune `spec.checkpoint` and write everything into run folder `out`; returns the contents of result.json.
 
     `on_progress` is called with a `Progress` several times a second; raising `JobCancelled` from it stops the run,
-    which is then recorded as cancelled.
+    which is then recorded as cancelled. What runs have in common is taken from `shared`, where it is given.
 
     >>> prune(PruneSpec("demo", "bbc-news", 0.5), out="runs/first", on_progress=print)  # doctest: +SKIP
 
     Raises:
         PGBError: the run cannot be done; status.json says why. Nothing half-written is left behind.
+        ValueError: `shared` is of runs that this one has not so much in common with.
     """
+    shared = shared or Shared(spec)
+    if not shared.fits(spec):
+        raise ValueError("what is shared was made for another checkpoint, task, seed or data")
     folder = Path(out)
-    status = store.claim(folder)
-    store.write_json(folder / "spec.json", spec.to_dict())  # what a run that fails early asked for
-    last = 0.0
 
-    def report(progress: Progress) -> None:
-        nonlocal status, last
-        if on_progress is not None:
-            on_progress(progress)
-        if progress.stage_fraction in (0.0, 1.0) or time.monotonic() - last > 0.3:
-            last = time.monotonic()
-            status = store.write_status(
-                folder,
-                replace(
-                    status,
-                    stage=progress.stage,
-                    fraction=progress.fraction,
-                    message=progress.message,
-                    eta_seconds=progress.eta_seconds,
-                ),
-            )
-
-    try:
-        with _logged(folder), torch.random.fork_rng():
+    def work(report: ProgressCallback) -> dict[str, Any]:
+        with torch.random.fork_rng():
             torch.manual_seed(spec.seed)
-            result = _run(spec, folder, report)
-        store.write_json(folder / "result.json", result)
-        _end(folder, replace(status, fraction=1.0), "done", "done")
-    except BaseException as error:
-        if store.recorded_status(folder).state != "done":  # else a cancel came too late
-            store.discard_results(folder)
-            stopped = isinstance(error, (JobCancelled, KeyboardInterrupt))
-            _end(folder, status, "cancelled" if stopped else "failed", reason(error))
-        raise
-    return result
+            return _run(spec, folder, report, shared)
 
-
-def _end(folder: Path, status: store.Status, state: store.State, message: str) -> None:
-    ended = replace(status, state=state, message=message, finished=time.time(), eta_seconds=None)
-    with contextlib.suppress(OSError):  # a full disk: then the missing process tells that the run failed
-        store.write_status(folder, ended)
-
-
-@contextlib.contextmanager
-def _logged(folder: Path) -> Iterator[None]:
-    """Inside, what this package logs goes to the run's log.txt, and so does the traceback of an unexpected error."""
-    handler = logging.FileHandler(store.log_file(folder), encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    package = logging.getLogger("pgb_core")
-    level = package.level
-    package.addHandler(handler)
-    package.setLevel(logging.INFO)
-    try:
-        yield
-    except Exception as error:
-        if explain(error) is None:
-            log.exception("The run ended with an unexpected error.")
-        raise
-    finally:
-        package.removeHandler(handler)
-        package.setLevel(level)
-        handler.close()
+    return recorded(folder, spec, work, on_progress)
 
 
 # --- the stages ----------------------------------------------------------------------------------------------------
 
 
-def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, Any]:
+def stage_weights(spec: PruneSpec, spared: Collection[str] = ()) -> dict[str, float]:
+    """Roughly how long each stage of a run takes beside the others, in order; `spared` are those with nothing to do."""
     weights = dict(_WEIGHTS)
     weights["recovery"] *= spec.recover_epochs
     weights["latency"] *= spec.latency * (len(latency.GRID) if spec.latency_grid else 1)
-    reporter = Reporter(report, weights)
-    clock = _Clock()
+    return {stage: 0.0 if stage in spared else weight for stage, weight in weights.items()}
+
+
+def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared) -> dict[str, Any]:
+    reporter = Reporter(report, stage_weights(spec, shared.spared(spec)))
+    clock = Clock()
     log.info("%s", spec)
 
     with clock.stage("loading"):
-        loaded = load(spec, reporter)
+        loaded = shared.loaded(reporter.stage("loading"))
         store.write_json(
             folder / "spec.json",
             results.resolved_spec(spec, loaded.checkpoint, loaded.device, loaded.max_length),
         )
         # a pin that does not fit is told now, not after minutes of scoring
         spec.constraints.check({sub.key: sub.shape.units for sub in encoder_sublayers(loaded.model)})
-        calibration = calibration_of(spec, loaded)
     with clock.stage("importance"):
-        scores = score(
-            loaded.model,
-            calibration,
-            importance=spec.importance,
-            seed=spec.seed,
-            step=reporter.stage("importance"),
-        )
-    plan = None if spec.method in BASELINES else make_plan(spec, scores, reporter, clock)
+        scores = shared.scores(reporter.stage("importance"))
+    plan = None if spec.method in BASELINES else _plan(spec, shared, reporter, clock)
     model, sublayers = loaded.model, scores.sublayers
     with clock.stage("compensation"):
-        step = reporter.stage("compensation")
-        if plan is None:
-            refitted = by_baseline(spec.method, scores, spec.sparsity, budget=spec.budget, step=step)
-        else:
-            refitted = scores.refit(plan.layouts, step=step)
+        refitted = _refit(spec, scores, plan, reporter)
         layouts = [new.layout for new in refitted]
         models = {
             "dense": model,
@@ -230,7 +131,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
             models["recovered"] = copy.deepcopy(models["compensated"])
             recovered = recovery.recover(
                 models["recovered"],
-                encode(loaded.data.train, loaded.tokenizer, loaded.max_length),
+                shared.training(),
                 epochs=spec.recover_epochs,
                 learning_rate=recovery.default_learning_rate(sublayers[0].shape.hidden),
                 metric=loaded.data.task.metric,
@@ -240,18 +141,27 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
             )
     pruned = models["recovered" if spec.recover_epochs else "compensated"]
     with clock.stage("evaluation"):
-        measured = _scores(spec, loaded, models, reporter)
+        answered = _answers(models, shared, reporter)
+        measured = _scores(loaded.data.task.metric, answered)
     latencies: list[dict[str, Any]] = []
     if spec.latency:
         shapes = latency.GRID if spec.latency_grid else (latency.DEFAULT,)
         with clock.stage("latency"):
-            latencies = latency.compare(model, pruned, shapes, step=reporter.stage("latency"))
+            step = reporter.stage("latency")
+            known = shared.dense_times(shapes, part(step, 0.0, 0.5, "the dense model"))
+            begin = 0.0 if known is None else 0.5
+            latencies = latency.compare(model, pruned, shapes, dense_times=known, step=part(step, begin, 1.0))
     reporter.stage("saving")
     results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
     results.save_layout(folder, sublayers, layouts, scores.importance)
+    answers.write_answers(folder, answered)
     if plan is not None:
         pins = (*spec.pins, *(str(r.pin) for r in plan.restored))
         results.save_options(folder, sublayers, plan.tables, plan.chosen, replace(spec, pins=pins))
+    runs_dir = get_settings().runs_dir
+    if plan is not None and spec.method in TABLE_METHODS and folder.resolve().parent == runs_dir:  # a run of the server
+        resolved = store.read_json(folder / "spec.json")
+        results.save_record(runs_dir, resolved, loaded.checkpoint, model, sublayers, plan.tables)
     return {
         "schema": store.SCHEMA,
         "method": spec.method,
@@ -276,67 +186,63 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback) -> dict[str, A
     }
 
 
-def load(spec: PruneSpec, reporter: Reporter) -> Loaded:
-    """The checkpoint on its device, and the task's data.
-
-    Raises:
-        PGBError: one of them cannot be used, or they do not fit each other.
-    """
-    step = reporter.stage("loading")
-    device = evaluation.choose_device(spec.device)
-    checkpoint = checkpoints.resolve(spec.checkpoint, spec.task, step)
-    step(1, 3, "loading the checkpoint")
-    model = checkpoints.load_model(checkpoint.path).to(device)
-    tokenizer = checkpoints.load_tokenizer(checkpoint.path)
-    step(2, 3, "loading the texts")
-    data = tasks.load_task(
-        spec.task,
-        id2label=evaluation.labels_of(model),
-        train_file=spec.train_file,
-        eval_file=spec.eval_file,
-        seed=spec.seed,
-    )
-    return Loaded(checkpoint, model, tokenizer, data, device, spec.max_length or data.task.max_length)
-
-
-def calibration_of(spec: PruneSpec, loaded: Loaded) -> list[Example]:
-    """The calibration sample, label-stratified, from training data only."""
-    rows = stratified_positions(list(loaded.data.train["label"]), spec.calibration_samples, spec.seed)
-    return encode(loaded.data.train.select(rows), loaded.tokenizer, loaded.max_length)
-
-
-def make_plan(spec: PruneSpec, scores: Scores, reporter: Reporter, clock: _Clock) -> Plan:
+def _plan(spec: PruneSpec, shared: Shared, reporter: Reporter, clock: Clock) -> Plan:
     """Stages 2 and 3, permutation and grouping and budget, of the methods that choose from a table.
 
     Raises:
         SpecError: the target sparsity is out of reach.
     """
     with clock.stage("grouping"):
-        found = candidates_of(spec.method, scores, seed=spec.seed, step=reporter.stage("grouping"))
+        shared.candidates(spec.method, reporter.stage("grouping"))
     with clock.stage("budget"):
-        tables = tables_of(spec.method, scores, found, seed=spec.seed, step=reporter.stage("budget"))
-        scores.statistics.clear()  # larger than the model, and this run has one target
+        tables = shared.tables(spec.method, reporter.stage("budget"))
+        sublayers = shared.scores(silent).sublayers
         goal = Goal(spec.sparsity, spec.budget, spec.constraints)
-        together = joint_drops(scores, seed=spec.seed)
-        choice, restored = choose_settled(scores.sublayers, tables, spec.method, goal, together)
-        shared = list(TABLE_METHODS) if spec.method in TABLE_METHODS else [spec.method]
-        predicted = predictions(scores.sublayers, tables, shared, goal, together)
+        together = shared.together()
+        choice, restored = choose_settled(sublayers, tables, spec.method, goal, together)
+        methods = list(TABLE_METHODS) if spec.method in TABLE_METHODS else [spec.method]
+        predicted = predictions(sublayers, tables, methods, goal, together)
     return Plan(tables, choice.options, restored, predicted)
 
 
-def _scores(spec: PruneSpec, loaded: Loaded, models: dict[str, nn.Module], reporter: Reporter) -> dict[str, Any]:
+def _refit(spec: PruneSpec, scores: Scores, plan: Plan | None, reporter: Reporter) -> list[PrunedSublayer]:
+    step = reporter.stage("compensation")
+    if plan is None:
+        return by_baseline(spec.method, scores, spec.sparsity, budget=spec.budget, step=step)
+    return scores.refit(plan.layouts, step=step)
+
+
+def _answers(models: Mapping[str, nn.Module], shared: Shared, reporter: Reporter) -> Answers:
+    """What each model says of every evaluation example."""
     step = reporter.stage("evaluation")
-    metric = loaded.data.task.metric
-    examples = evaluation.examples_of(
-        loaded.data.evaluation, loaded.tokenizer, loaded.max_length, spec.eval_samples, spec.seed
-    )
+    found = shared.evaluation()
+    said = {}
+    for n, (name, model) in enumerate(models.items()):
+        inner = _naming(part(step, n / len(models), (n + 1) / len(models)), name)
+        logits = shared.dense_logits(inner) if name == "dense" else evaluation.logits(model, found.examples, step=inner)
+        said[name] = answers.said(logits, found.labels)
+    names = tuple(evaluation.labels_of(models["dense"]).values())
+    return Answers(found.rows, found.labels, names, said)
+
+
+def _naming(step: Step, model: str) -> Step:
+    def inner(done: int, total: int, message: str = "") -> None:
+        step(done, total, f"{model} model, {message}")
+
+    return inner
+
+
+def _scores(metric: str, answered: Answers) -> dict[str, Any]:
+    """result.json's `score`; `majority` is the score of always giving the commonest label."""
     scores: dict[str, float | None] = dict.fromkeys(("dense", "masked", "compensated", "recovered"))
     errors: dict[str, float] = {}
-    for n, (name, model) in enumerate(models.items()):
-
-        def inner(done: int, total: int, message: str = "", n: int = n, name: str = name) -> None:
-            step(n * total + done, len(models) * total, f"{name} model, {message}")
-
-        predictions = evaluation.predict(model, examples, step=inner)
-        scores[name], errors[name] = evaluation.score_of(metric, predictions, examples)
-    return {"metric": metric, **scores, "samples": len(examples), "standard_error": errors}
+    for name, said in answered.said.items():
+        scores[name] = tasks.compute_score(metric, said.predicted, answered.labels)
+        errors[name] = tasks.standard_error(metric, said.predicted, answered.labels)
+    return {
+        "metric": metric,
+        **scores,
+        "majority": tasks.majority_score(metric, answered.labels),
+        "samples": len(answered.labels),
+        "standard_error": errors,
+    }

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pgb_core import __version__, evaluation, matrices, store
+from pgb_core import __version__, evaluation, matrices, scored, store
 from pgb_core.architectures import Sublayer
-from pgb_core.budget import cost_of, table_of
+from pgb_core.budget import LENGTH, cost_of, table_of
 from pgb_core.checkpoints import Checkpoint
 from pgb_core.inspection import describe
 from pgb_core.layout import Kind, Layout, untouched_layout
@@ -180,3 +180,37 @@ def save_options(
         ]
         entries.append({"layer": sub.layer, "kind": sub.shape.kind, "chosen": option, "options": options})
     store.write_json(folder / "options.json", {"schema": store.SCHEMA, "sublayers": entries})
+
+
+def save_record(
+    runs_dir: Path,
+    resolved: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    dense: nn.Module,
+    sublayers: Sequence[Sublayer],
+    tables: Sequence[Sequence[Option]],
+) -> str:
+    """Leave the scored record of a shared table; returns its key.
+
+    Args:
+        resolved: the spec as `resolved_spec` gives it.
+    """
+    entries = []
+    for sub, table in zip(sublayers, tables, strict=True):
+        flops = table_of(sub.layer, [(entry.layout, entry.loss) for entry in table], "flops").offers
+        options = [
+            {
+                **entry.to_dict(),
+                "flops": offer.cost,
+                "methods": choosers(entry.layout),
+                "group_units": [len(rows) // sub.shape.width for rows in entry.layout.matrices()[0].row_groups],
+            }
+            for entry, offer in zip(table, flops, strict=True)
+        ]
+        entries.append((sub.layer, sub.shape, options))
+    sizes = {
+        "parameters": evaluation.parameters(dense),
+        "flops": evaluation.flops(dense, batch=1, length=LENGTH),
+        "bytes": dense_bytes(checkpoint.path),
+    }
+    return scored.write(runs_dir, resolved, sizes, entries)

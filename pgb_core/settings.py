@@ -42,9 +42,14 @@ class Settings:
     max_calibration_samples: int = _setting(8192, "Most calibration samples a run may ask for.")
     max_length: int = _setting(512, "Longest sequence a run may ask for, in tokens.")
     max_recover_epochs: int = _setting(20, "Most epochs of recovery a run may ask for.")
+    max_sweep_points: int = _setting(100, "Most points that a sweep may have.", minimum=1)
     cancel_grace_seconds: float = _setting(2.0, "Time a cancelled run gets to unwind before it is killed.")
     max_upload_megabytes: int = _setting(50, "Largest CSV or Parquet file a visitor may upload, in MB.", minimum=1)
     upload_hours: float = _setting(24.0, "Time after which an uploaded file is removed, in hours.")
+    max_download_megabytes: int = _setting(
+        500, "Largest model that a page offers as a download, in MB; it is held in memory while it is sent."
+    )
+    show_samples: int = _setting(1, "Whether the sample runs that are shipped are listed: 1 lists them, 0 hides them.")
     threads: int = _setting(0, "CPU threads of a run; 0 takes all cores.")
 
 

@@ -10,6 +10,8 @@ from typing import Literal
 import psutil
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+Job = Literal["prune", "score", "sweep"]
+"""What is done: prune a checkpoint, only score it for the What if page, or prune it many times."""
 FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 
@@ -29,6 +31,7 @@ class Status:
     pid: int | None = None
     pid_created: float | None = None
     """Start time of process `pid`, so that a recycled process number is not taken for the run."""
+    job: Job = "prune"
 
     @property
     def active(self) -> bool:

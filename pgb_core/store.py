@@ -1,33 +1,39 @@
 """Run folders: the only module that knows what one looks like inside.
 
     spec.json  status.json  result.json  options.json  layout.json  layout.safetensors  importance.safetensors
-    model/     log.txt      cancel
+    model/     log.txt      label.json   answers.safetensors   cancel
 
-Everything is written atomically (a new file, then a rename), so a reader in another process never sees half a file.
-Nothing here imports torch: the dashboard reads runs through this module.
+Everything is written atomically (a new file, then a rename), so a reader in another process never sees half a file,
+and every change of a run moves its folder's time of change. Sample runs, which are shipped with the package, lie in
+folders of the same shape beside this module, without a model and with their larger files compressed; they are only
+read. Nothing here imports torch: the dashboard reads runs through this module.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import os
 import re
 import secrets
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pgb_core.errors import RunError
-from pgb_core.status import FINISHED, State, Status, alive, find_process, owned_by, this_process
+from pgb_core.errors import RunError, explain
+from pgb_core.files import read_json, write_json
+from pgb_core.label import Label
+from pgb_core.settings import get_settings
+from pgb_core.status import FINISHED, Job, State, Status, alive, find_process, owned_by, this_process
 
 __all__ = [
     "FINISHED",
+    "SAMPLES",
     "SCHEMA",
+    "Job",
     "Run",
     "State",
     "Status",
@@ -37,8 +43,11 @@ __all__ = [
     "discard_results",
     "find_process",
     "find_run",
+    "folders",
+    "is_id",
     "list_abandoned",
     "list_active",
+    "list_own",
     "list_runs",
     "log_file",
     "new_model",
@@ -51,27 +60,55 @@ __all__ = [
     "recorded_status",
     "request_cancel",
     "run_at",
+    "run_id",
     "this_process",
     "withdraw_cancel",
     "write_json",
+    "write_label",
     "write_status",
 ]
 
 SCHEMA = 1
+SAMPLES = Path(__file__).parent / "samples"
+"""Folder of the sample runs; `benchmarks/make_samples.py` writes it."""
 _RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _CANCEL = "cancel"
 _PARTIAL_MODEL = ".model"
+_LABEL = "label.json"
+_DELETED = ".deleted"
+SETTLED_SECONDS = 2.0
+"""Two changes within a tick of the clock leave one time of change: what changed just now is read anew."""
+_RESULTS = (
+    "result.json",
+    "options.json",
+    "layout.json",
+    "layout.safetensors",
+    "importance.safetensors",
+    "answers.safetensors",
+)
+"""Files that only a run that came to its end has, beside its model."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder, read. `spec` is the resolved spec, `result` is there only when the run is done."""
+    """One run folder, read. `spec` is the resolved spec, `result` is there only when the run is done.
+
+    Several readers may be given the same object: its dictionaries are not to be changed.
+    """
 
     id: str
     path: Path
     spec: dict[str, Any]
     status: Status
     result: dict[str, Any] | None
+    label: Label = Label()
+    machine: str | None = None
+    """Of a sample run, what it was measured on, in words; None of a run of this server."""
+
+    @property
+    def sample(self) -> bool:
+        """Whether the run is shipped with the package: it has no model and is not to be changed."""
+        return self.machine is not None
 
     @property
     def model_dir(self) -> Path:
@@ -81,25 +118,16 @@ class Run:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-def write_json(path: Path, value: object) -> None:
-    """Replace `path` atomically by `value` as JSON (never NaN: readers in other languages refuse it)."""
-    text = json.dumps(value, indent=1, allow_nan=False)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+def run_id(created: float, digits: str) -> str:
+    """The id of a run that was created at `created`, told from others of that second by six hexadecimal `digits`."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{digits}"
 
 
 def new_run(runs_dir: Path) -> Path:
     """Create an empty run folder with a fresh id and return it."""
     runs_dir.mkdir(parents=True, exist_ok=True)
     while True:
-        path = runs_dir / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        path = runs_dir / run_id(time.time(), secrets.token_hex(3))
         try:
             path.mkdir()
         except FileExistsError:
@@ -107,7 +135,7 @@ def new_run(runs_dir: Path) -> Path:
         return path
 
 
-def claim(path: Path) -> Status:
+def claim(path: Path, job: Job = "prune") -> Status:
     """Make `path` the folder of a run of this process; what a run that died there left half-written is removed.
 
     Raises:
@@ -130,7 +158,7 @@ def claim(path: Path) -> Status:
         if earlier.active:  # queued: it waits since then
             created = earlier.created
         discard_results(path)
-    status = Status("running", "loading", created=created, started=time.time(), message="starting")
+    status = Status("running", "loading", created=created, started=time.time(), message="starting", job=job)
     return write_status(path, this_process(status))
 
 
@@ -138,7 +166,7 @@ def discard_results(path: Path) -> None:
     """Remove what a run that did not come to its end wrote into its folder; spec, status and log stay."""
     for name in ("model", _PARTIAL_MODEL):
         shutil.rmtree(path / name, ignore_errors=True)
-    for name in ("result.json", "options.json", "layout.json", "layout.safetensors", "importance.safetensors"):
+    for name in _RESULTS:
         (path / name).unlink(missing_ok=True)
 
 
@@ -181,21 +209,6 @@ def log_file(path: Path) -> Path:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`.
-
-    Raises:
-        RunError: the file is missing or is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path.name} of run {path.parent.name} is missing or damaged; delete the run.") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path.name} of run {path.parent.name} is damaged; delete the run.")
-    return value
-
-
 def recorded_status(path: Path) -> Status:
     """Status of run folder `path` as it was last written, whether or not its process still lives.
 
@@ -236,7 +249,13 @@ def read_run(path: Path) -> Run:
     """
     status = read_status(path)
     result = read_json(path / "result.json") if status.state == "done" else None
-    return Run(path.name, path, read_json(path / "spec.json"), status, result)
+    return Run(path.name, path, read_json(path / "spec.json"), status, result, _read_label(path))
+
+
+def _read_label(path: Path) -> Label:
+    with contextlib.suppress(RunError):  # most runs have none
+        return Label.from_dict(read_json(path / _LABEL))
+    return Label()
 
 
 def run_at(path: Path) -> Run | None:
@@ -249,30 +268,69 @@ def run_at(path: Path) -> Run | None:
     return read_run(folder) if all((folder / name).is_file() for name in ("status.json", "spec.json")) else None
 
 
-def find_run(runs_dir: Path, run_id: str) -> Run:
-    """The run with id `run_id`; an id that is not one never touches the disk.
+def find_run(runs_dir: Path, run_id: str, job: Job = "prune") -> Run:
+    """The run with id `run_id`, if it does `job`, of this server or a sample; what is no id never touches the disk.
 
     Raises:
         RunError: there is no such run.
     """
-    if not _RUN_ID.fullmatch(run_id) or not (runs_dir / run_id).is_dir():
-        raise RunError(f"There is no run {run_id[:40]!r} on this server.")
-    return read_run(runs_dir / run_id)
+    for run in _samples():
+        if (run.id, run.status.job) == (run_id, job) and not (runs_dir / run_id).is_dir():
+            return run
+    run = read_run(_own_folder(runs_dir, run_id))
+    if run.status.job != job:
+        raise _no_run(run_id)
+    return run
 
 
 def list_runs(runs_dir: Path) -> list[Run]:
-    """All readable runs, newest first; damaged folders are left out."""
+    """All readable runs, newest first, then the samples unless a setting hides them; damaged folders are left out."""
+    own = list_own(runs_dir)
+    known = {run.id for run in own}
+    return own + [run for run in _samples() if run.id not in known]
+
+
+def list_own(runs_dir: Path, job: Job = "prune") -> list[Run]:
+    """As `list_runs`, without the samples, of those that do `job`."""
+    return [run for run in _newest_first(folders(runs_dir), _read_again) if run.status.job == job]
+
+
+def _newest_first(paths: Iterable[Path], read: Callable[[Path], Run]) -> list[Run]:
     runs = []
-    for path in _run_folders(runs_dir):
-        with contextlib.suppress(RunError):
-            runs.append(read_run(path))
+    for path in paths:
+        with contextlib.suppress(RunError, FileNotFoundError):  # damaged, or deleted meanwhile
+            runs.append(read(path))
     return sorted(runs, key=lambda run: (run.status.created, run.id), reverse=True)
+
+
+def _read_again(path: Path) -> Run:
+    """As `read_run`; what a run that ended long ago left is kept in memory until its folder changes."""
+    changed = path.stat().st_mtime_ns
+    if time.time() - changed / 1e9 < SETTLED_SECONDS:
+        return read_run(path)
+    run = _read_settled(path, changed)
+    return read_run(path) if run.status.active else run  # its process may have gone, which changes no file
+
+
+@functools.lru_cache(maxsize=1000)
+def _read_settled(path: Path, changed: int) -> Run:
+    return read_run(path)
+
+
+def _samples() -> list[Run]:
+    """The runs that are shipped with the package, unless a setting hides them."""
+    return _newest_first(folders(SAMPLES), _read_sample) if get_settings().show_samples else []
+
+
+@functools.cache
+def _read_sample(path: Path) -> Run:
+    return replace(read_run(path), machine=read_json(path / "sample.json")["machine"])
 
 
 def list_active(runs_dir: Path) -> list[tuple[Path, Status]]:
     """Folder and status of every run that is queued or running, in the order in which they were submitted."""
     runs = []
-    for path in _run_folders(runs_dir):
+    for path in folders(runs_dir):
         with contextlib.suppress(RunError):
             runs.append((path, read_status(path)))
     return sorted((run for run in runs if run[1].active), key=lambda run: (run[1].created, run[0].name))
@@ -281,27 +339,36 @@ def list_active(runs_dir: Path) -> list[tuple[Path, Status]]:
 def list_abandoned(runs_dir: Path) -> list[Path]:
     """Folders of runs whose process is gone, but whose status does not say so yet."""
     found = []
-    for path in _run_folders(runs_dir):
+    for path in folders(runs_dir):
         with contextlib.suppress(RunError):
             if recorded_status(path).active and not read_status(path).active:
                 found.append(path)
     return found
 
 
-def _run_folders(runs_dir: Path) -> list[Path]:
+def is_id(text: str) -> bool:
+    """Whether `text` has the form of a run's id; only what has is ever used as the name of a folder."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
+def folders(runs_dir: Path) -> list[Path]:
+    """The folders below `runs_dir` that have the name of a run, readable or not, in no order."""
     return [path for path in runs_dir.iterdir() if _RUN_ID.fullmatch(path.name)] if runs_dir.is_dir() else []
 
 
-def delete_run(runs_dir: Path, run_id: str) -> None:
-    """Delete a finished run.
+def _own_folder(runs_dir: Path, run_id: str) -> Path:
+    """Folder of a run of this server.
 
     Raises:
-        RunError: there is no such run, or it is still active.
+        RunError: there is no such run.
     """
-    run = find_run(runs_dir, run_id)
-    if run.status.active:
-        raise RunError(f"Run {run_id} is still active; cancel it first.")
-    shutil.rmtree(run.path)
+    if not is_id(run_id) or not (runs_dir / run_id).is_dir():
+        raise _no_run(run_id)
+    return runs_dir / run_id
+
+
+def _no_run(run_id: str) -> RunError:
+    return RunError(f"There is no run {run_id[:40]!r} on this server.")
 
 
 def read_options(run: Run) -> list[dict[str, Any]]:
@@ -312,3 +379,42 @@ def read_options(run: Run) -> list[dict[str, Any]]:
     """
     options: list[dict[str, Any]] = read_json(run.path / "options.json")["sublayers"]
     return options
+
+
+# --- keeping -------------------------------------------------------------------------------------------------------
+
+
+def write_label(runs_dir: Path, run_id: str, label: Label) -> None:
+    """Write a user's words on a run of this server.
+
+    Raises:
+        RunError: there is no such run, or it cannot be written to.
+    """
+    path = _own_folder(runs_dir, run_id)
+    try:
+        write_json(path / _LABEL, asdict(label))
+    except OSError as error:
+        raise RunError(f"The label of run {run_id} cannot be written: {explain(error)}") from error
+
+
+def delete_run(runs_dir: Path, run_id: str) -> None:
+    """Delete a finished or damaged run of this server; it disappears at once, its files one after another.
+
+    Raises:
+        RunError: there is no such run, it is still active, or its files cannot be removed.
+    """
+    path = _own_folder(runs_dir, run_id)
+    try:
+        active = read_status(path).active
+    except RunError:  # damaged: there is nothing to cancel
+        active = False
+    if active:
+        raise RunError(f"Run {run_id} is still active; cancel it first.")
+    remains = runs_dir / f".{run_id}{_DELETED}"
+    try:
+        path.rename(remains)
+        shutil.rmtree(remains)
+    except OSError as error:
+        raise RunError(f"Run {run_id} cannot be deleted: {explain(error)}") from error
+    for other in runs_dir.glob(f".*{_DELETED}"):  # of deletions that were interrupted
+        shutil.rmtree(other, ignore_errors=True)

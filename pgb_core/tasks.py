@@ -186,6 +186,11 @@ def standard_error(metric: str, predictions: NDArray[np.int64], labels: NDArray[
     return float(np.std([compute_score(metric, predictions[d], labels[d]) for d in draws], ddof=1))
 
 
+def majority_score(metric: str, labels: NDArray[np.int64]) -> float:
+    """The score of a classifier that always gives the commonest of `labels` (N,): what no model should fall below."""
+    return compute_score(metric, np.full_like(labels, np.bincount(labels).argmax()), labels)
+
+
 def _load_offline(task: Task, id2label: Mapping[int, str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Rows to train on, rows held out and the reserve; which they are depends on nothing but the task."""
     table = demo.load_texts(task.name)

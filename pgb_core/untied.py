@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pgb_core.architectures import Sublayer
 from pgb_core.batching import Batch
-from pgb_core.grouping import FloatArray, equal_shares, group
+from pgb_core.grouping import FloatArray, blocks, equal_shares, group
 from pgb_core.importance import SublayerStatistics
 from pgb_core.layout import IntArray, MatrixLayout, SublayerShape, dropped_layout, untouched_layout
 from pgb_core.matrixwise import MatrixwiseLayout, matrix_sizes, whole_matrix
@@ -71,14 +71,8 @@ def tiled_matrix(name: str, scores: FloatArray, groups: int, seed: int = 0) -> M
         scores: (rows, columns) importance, non-negative.
     """
     grouping = group(scores, equal_shares(groups), starts=_STARTS, seed=seed)
-    pairs = [(np.flatnonzero(grouping.units == g), np.flatnonzero(grouping.columns == g)) for g in range(groups)]
-    pairs.sort(key=lambda pair: -float(scores[np.ix_(*pair)].sum()))
-    rows, columns = [], []
-    for r, c in pairs:
-        block = scores[np.ix_(r, c)]
-        rows.append(r[np.argsort(-block.sum(axis=1), kind="stable")])
-        columns.append(c[np.argsort(-block.sum(axis=0), kind="stable")])
-    return MatrixLayout(name, len(scores), scores.shape[1], tuple(rows), tuple(columns))
+    rows, columns = zip(*blocks(scores, grouping), strict=True)
+    return MatrixLayout(name, len(scores), scores.shape[1], rows, columns)
 
 
 def all_tiled_matrices(

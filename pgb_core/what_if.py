@@ -87,15 +87,11 @@ def rate(tables: Sequence[Mapping[str, Any]], method: str, budget: str = "weight
 
     Args:
         tables: of options.json, as `store.read_options` gives them; the run's `method` and `budget` are in its spec.
+        budget: `weights`, or the name of what else every option costs.
     """
-    unit = "flops" if budget == "flops" else "cost"
+    unit = _unit(budget)
     chosen = [table["options"][table["chosen"]] for table in tables]
-    offered = [[option for option in table["options"] if _allowed(option, method)] for table in tables]
-    price = multiplier(
-        [[option[unit] for option in options] for options in offered],
-        [[option["loss"] for option in options] for options in offered],
-        [options.index(pick) for options, pick in zip(offered, chosen, strict=True)],
-    )
+    price = margin(tables, method, budget)
     total = float(sum(pick["loss"] for pick in chosen))
 
     def regret(option: Mapping[str, Any], pick: Mapping[str, Any]) -> float | None:
@@ -107,6 +103,24 @@ def rate(tables: Sequence[Mapping[str, Any]], method: str, budget: str = "weight
         [Rating(_allowed(option, method), regret(option, pick)) for option in table["options"]]
         for table, pick in zip(tables, chosen, strict=True)
     ]
+
+
+def margin(tables: Sequence[Mapping[str, Any]], method: str, budget: str = "weights") -> float:
+    """The price of one unit of cost at the margin of the choice that `tables` hold; arguments as of `rate`."""
+    unit = _unit(budget)
+    offered = [[(n, o) for n, o in enumerate(table["options"]) if _allowed(o, method)] for table in tables]
+    return multiplier(
+        [[option[unit] for _, option in options] for options in offered],
+        [[option["loss"] for _, option in options] for options in offered],
+        [
+            next(place for place, (n, _) in enumerate(options) if n == table["chosen"])
+            for options, table in zip(offered, tables, strict=True)
+        ],
+    )
+
+
+def _unit(budget: str) -> str:
+    return "cost" if budget == "weights" else budget
 
 
 def _allowed(option: Mapping[str, Any], method: str) -> bool:

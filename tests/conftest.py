@@ -33,6 +33,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
         (base / name).mkdir()
         monkeypatch.setenv(f"PGB_{name.upper()}_DIR", str(base / name))
     monkeypatch.setenv("PGB_THREADS", "1")
+    monkeypatch.setenv("PGB_SHOW_SAMPLES", "0")  # a server without runs is one, unless a test is about the samples
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 

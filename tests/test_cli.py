@@ -12,21 +12,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pgb_core import CheckpointError, JobCancelled, PruneSpec, console, jobs, store
+from pgb_core import CheckpointError, JobCancelled, JobRejected, PruneSpec, console, jobs, store, sweep_table
 from pgb_core import __main__ as cli
 from pgb_core.console import ProgressPrinter
 from pgb_core.errors import explain
 from pgb_core.progress import Progress
 from pgb_core.settings import get_settings
+from pgb_core.sweep_spec import SweepSpec, find_sweep, write_sweep
 from tests.sample_run import make_sample_run
 
 ROOT = Path(__file__).resolve().parent.parent
 PRUNE = ("prune", "--checkpoint", "demo", "--task", "bbc-news", "--sparsity", "0.5", "--out", "unused")
+SWEEP = ("sweep", "--checkpoint", "demo", "--task", "bbc-news", "--sparsities", "0.5", "--out", "unused")
 EVALUATE = ("evaluate", "--checkpoint", "demo", "--task", "bbc-news")
 
 
@@ -76,6 +79,13 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
         ((*EVALUATE, "--checkpoint", " "), "checkpoint is empty; give 'demo', a folder or a Hub id."),
         ((*PRUNE, "--recover", "2"), "unrecognized arguments: --recover 2"),
         (("latency", "--checkpoint", "demo", "--batch", "8,0"), "argument --batch: 0 is not at least 1"),
+        (("sweep",), "the following arguments are required: --checkpoint, --task, --sparsities, --out"),
+        ((*SWEEP, "--sparsities", "0.5,half"), "argument --sparsities: invalid number value: '0.5,half'"),
+        ((*SWEEP, "--sparsities", "0.5,1.5"), "sparsity 1.5 is not in [0, 1)"),
+        ((*SWEEP, "--methods", "pgb,magic"), "unknown method 'magic'"),
+        ((*SWEEP, "--methods", "pgb,pgb"), "method of a sweep names a value twice."),
+        ((*SWEEP, "--seeds", ""), "argument --seeds: invalid whole number value: ''"),
+        ((*SWEEP, "--methods", "pgb,kwon", "--pin", "0.attention"), "method kwon knows neither pins nor limits"),
         (("runs", "show"), "runs show needs the id of a run; 'runs list' shows them"),
         (("runs", "delete"), "runs delete needs the id of a run; 'runs list' shows them"),
         (("runs", "show", "../../etc"), "There is no run '../../etc' on this server."),
@@ -108,7 +118,7 @@ def test_a_wrong_setting_is_one_line() -> None:
     assert refused(done) == "PGB_MAX_RUNNING_JOBS='0' is not a whole number of at least 1; correct it or unset it."
 
 
-@pytest.mark.parametrize("command", ["demo", "prune", "evaluate", "latency", "export", "runs"])
+@pytest.mark.parametrize("command", ["demo", "prune", "sweep", "evaluate", "latency", "export", "runs", "score"])
 def test_help_names_every_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         cli.main([command, "--help"])
@@ -409,6 +419,56 @@ def test_a_run_in_the_background_is_the_same_command(
     assert run.result is not None
     assert PruneSpec.from_dict(run.spec) == spec
     assert "accuracy" in store.log_file(run_dir).read_text()
+
+
+def test_a_sweep_prints_its_points_and_writes_them_as_a_table(
+    tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--checkpoint", str(tiny_checkpoint), "--task", "csv", "--train-file", str(tiny_csv)]
+    size = ["--calibration-samples", "64", "--eval-samples", "40", "--no-latency", "--out", str(tmp_path / "sweep")]
+    arguments = ["sweep", *files, *size, "--sparsities", "0.4,0.7", "--methods", "magnitude"]
+    assert cli.main([*arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    answer = json.loads(out)
+    assert [(p["sparsity"], p["state"]) for p in answer["points"]] == [(0.4, "done"), (0.7, "done")]
+    assert err.count("pgb: magnitude, ") == 2  # each as soon as it is there
+    for point in answer["points"]:
+        run = store.read_run(Path(answer["folder"]) / point["run"])
+        assert run.result is not None
+        assert run.result["score"]["compensated"] == point["score"]
+    assert cli.main(arguments) == 0  # nothing is left to do
+    out, err = capsys.readouterr()
+    assert out.count("magnitude") == 2
+    assert out.splitlines()[-1] == str(tmp_path / "sweep" / "points.csv")
+    assert "pgb: magnitude" not in err
+
+
+@pytest.mark.timeout(600)
+def test_a_sweep_in_the_background_can_be_cancelled_and_goes_on(
+    tiny_checkpoint: Path, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGB_CANCEL_GRACE_SECONDS", "20")  # it is to unwind by itself, however busy the machine
+    base = PruneSpec(str(tiny_checkpoint), "csv", 0.5, train_file=str(tiny_csv), calibration_samples=64, device="cpu")
+    runs_dir = get_settings().runs_dir
+    spec = SweepSpec(replace(base, latency=False), (0.4, 0.7), ("magnitude",), (0, 20))
+    sweep = find_sweep(runs_dir, jobs.submit_sweep(spec))
+    wait_for_recovery(sweep.path)  # of the third point: those without come first
+    assert jobs.queue_position(sweep.path) == 0
+    jobs.cancel(sweep.path)
+    assert sweep.status().state == "cancelled"
+    assert [sweep.state(point) for point in sweep.points] == ["done", "done", "cancelled", None]
+    before = [(sweep.folder(point) / "result.json").stat().st_mtime_ns for point in sweep.points[:2]]
+    shorter = write_sweep(sweep.path, replace(spec, recover_epochs=(0, 1)), runs_dir)
+    jobs.resume_sweep(shorter)
+    with pytest.raises(JobRejected, match="still running"):
+        jobs.resume_sweep(shorter)
+    process = store.find_process(store.recorded_status(sweep.path))
+    assert process is not None
+    process.wait(300)
+    assert shorter.status().state == "done", store.log_file(sweep.path).read_text()
+    assert [row["state"] for row in sweep_table.rows(shorter)].count("done") == 4
+    assert [(sweep.folder(point) / "result.json").stat().st_mtime_ns for point in sweep.points[:2]] == before
+    assert len(store.list_runs(runs_dir)) == 5  # the cancelled one too; the sweep itself is no run
 
 
 @pytest.mark.timeout(300)

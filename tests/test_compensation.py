@@ -16,9 +16,9 @@ from pgb_core.compensation import (
     refit_entry,
     refit_exit,
 )
+from pgb_core.formulas import REFIT_DAMPING
 from pgb_core.grouped import cut, install
 from pgb_core.layout import dropped_layout, rectangle_layout, untouched_layout
-from pgb_core.least_squares import DAMPING
 from tests.network import Network, layouts_of_all_kinds
 
 
@@ -155,7 +155,7 @@ def test_each_row_of_a_matrix_that_stands_alone_is_the_least_squares_fit_of_its_
             kept = np.flatnonzero(mask[row])
             # damping is relative to the Gram matrix that the fit is made of: the block's, or all inputs' with zeros
             inputs = x if kind == "zeros" else x[:, kept]
-            damping = DAMPING * float(np.square(inputs).sum(axis=0).mean())
+            damping = REFIT_DAMPING * float(np.square(inputs).sum(axis=0).mean())
             current = torch.cat([old.weight[row, kept], old.bias[row, None]]).detach().numpy()
             expected = augmented(x[:, kept], y[:, row], current, damping)
             np.testing.assert_allclose(found[row, kept], expected[:-1], atol=2e-3)

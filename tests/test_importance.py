@@ -10,11 +10,10 @@ import torch
 
 from pgb_core.batching import batches
 from pgb_core.fisher import random_direction, random_signs
+from pgb_core.formulas import compensated_importance, damped
 from pgb_core.importance import (
     GramSum,
     collect_statistics,
-    compensated_importance,
-    damped,
     elimination_order,
     inverse_diagonal,
     matrix_importance,

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pgb_core import JobCancelled, JobRejected, PruneSpec, jobs, store
 from pgb_core.__main__ import make_parser, spec_from
 from pgb_core.settings import get_settings
+from pgb_core.sweep_spec import SweepSpec
 
 SPEC = PruneSpec("demo", "bbc-news", 0.5)
 ROOT = Path(__file__).resolve().parent.parent
@@ -422,6 +423,26 @@ def test_settle_writes_only_for_its_own_run_and_only_once(tmp_path: Path) -> Non
 # --- the command line of a run -------------------------------------------------------------------------------------
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip)
+
+
+def test_a_sweep_and_its_point_take_one_turn(start: Callable[[str], Path]) -> None:
+    sweep = start("wait")
+    computes(sweep)
+    point = store.new_run(sweep.parent)
+    store.write_status(point, replace(store.recorded_status(sweep), created=time.time()))
+    other = start("0")
+    assert jobs.queue_position(other) == 1
+    (sweep / "go").touch()
+    assert ends(other).state == "done"
+
+
+def test_a_sweep_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "sweep_command", lambda spec, folder: ["/no-such-program"])
+    with pytest.raises(JobRejected, match="cannot be started"):
+        jobs.submit_sweep(SweepSpec(SPEC, (0.5,)))
+    assert store.folders(get_settings().runs_dir) == []
+
+
 specs = st.builds(
     PruneSpec,
     checkpoint=texts,
@@ -436,6 +457,7 @@ specs = st.builds(
     eval_samples=st.none() | st.integers(1, 10**6),
     max_length=st.none() | st.integers(8, 512),
     latency=st.booleans(),
+    latency_grid=st.booleans(),
     budget=st.sampled_from(["weights", "flops"]),
     min_groups=st.none() | st.integers(2, 4),
     max_groups=st.none() | st.integers(4, 12),

@@ -60,7 +60,7 @@ def test_the_result_follows_the_contract(finished: tuple[Path, Any, list[Progres
         "latencies", "seconds", "sublayers", "restored", "predictions", "recovery", "environment",
     } == result.keys()  # fmt: skip
     assert result["score"].keys() == {
-        "metric", "dense", "masked", "compensated", "recovered", "samples", "standard_error"
+        "metric", "dense", "masked", "compensated", "recovered", "majority", "samples", "standard_error"
     }  # fmt: skip
     assert {"importance", "grouping", "budget", "compensation", "recovery", "evaluation", "total"} <= result[
         "seconds"

@@ -7,12 +7,13 @@ import os
 import subprocess
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from pgb_core import RunError, store
+from pgb_core.label import Label
 from tests.sample_run import make_sample_run
 
 
@@ -221,3 +222,112 @@ def test_a_run_is_known_by_its_folder_and_by_its_model_s(run_dir: Path, tmp_path
     (run_dir / "result.json").unlink()
     with pytest.raises(RunError, match=r"result\.json of run"):
         store.run_at(run_dir)
+
+
+# --- labels, lists that are read once, samples ---------------------------------------------------------------------
+
+
+def settle(path: Path) -> None:
+    """Have run folder `path` look as if nothing had happened in it for a while."""
+    past = time.time() - store.SETTLED_SECONDS - 1
+    os.utime(path, (past, past))
+
+
+def test_a_label_is_read_back_and_survives_the_run(run_dir: Path) -> None:
+    assert store.read_run(run_dir).label == Label()
+    label = Label("Monday", "a note\nof two lines", pinned=True)
+    store.write_label(run_dir.parent, run_dir.name, label)
+    assert store.find_run(run_dir.parent, run_dir.name).label == label
+    store.discard_results(run_dir)
+    assert json.loads((run_dir / "label.json").read_text())["name"] == "Monday"
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"name": 3}'])
+def test_a_damaged_label_is_none(run_dir: Path, content: bytes) -> None:
+    (run_dir / "label.json").write_bytes(content)
+    assert store.read_run(run_dir).label == Label()
+
+
+@pytest.mark.parametrize("run_id", ["../secret", "20250101-000000-abcdef", "20250101-000000-abcdef/..", ""])
+def test_a_label_goes_to_a_run_or_nowhere(tmp_path: Path, run_id: str) -> None:
+    (tmp_path / "secret").mkdir()
+    with pytest.raises(RunError, match="There is no run"):
+        store.write_label(tmp_path / "runs", run_id, Label("x"))
+    assert list((tmp_path / "secret").iterdir()) == []
+
+
+def test_a_label_that_cannot_be_written_is_one_line(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: str, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pgb_core.files.os.replace", full)
+    with pytest.raises(RunError, match="No space left on device; free some space"):
+        store.write_label(run_dir.parent, run_dir.name, Label("x"))
+
+
+def test_a_run_that_was_read_is_read_again_once_it_has_changed(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(run_dir)
+    first = store.list_own(run_dir.parent)
+    reads: list[Path] = []
+    read = store.read_run
+    monkeypatch.setattr("pgb_core.store.read_run", lambda path: reads.append(path) or read(path))
+    assert store.list_own(run_dir.parent) == first
+    assert reads == []
+    store.write_label(run_dir.parent, run_dir.name, Label("new"))
+    assert [run.label.name for run in store.list_own(run_dir.parent)] == ["new"]
+    assert reads == [run_dir]
+
+
+def test_an_active_run_is_always_read_anew(tmp_path: Path) -> None:
+    path = write_running(tmp_path)
+    settle(path)
+    assert [run.status.state for run in store.list_own(tmp_path)] == ["running"]
+    gone = replace(store.recorded_status(path), pid_created=1.0)  # its process ended: nothing is written
+    (path / "status.json").write_text(json.dumps(asdict(gone)))
+    settle(path)
+    assert [run.status.state for run in store.list_own(tmp_path)] == ["failed"]
+
+
+def test_five_hundred_runs_are_listed_without_reading_them_again(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(500):
+        path = run_dir.parent / f"20250101-000000-{number:06x}"
+        path.mkdir()
+        for name in ("spec.json", "status.json", "result.json"):
+            os.link(run_dir / name, path / name)
+        settle(path)
+    settle(run_dir)
+    assert len(store.list_own(run_dir.parent)) == 501
+    monkeypatch.setattr("pgb_core.store.read_run", None)
+    started = time.process_time()
+    assert len(store.list_own(run_dir.parent)) == 501
+    assert time.process_time() - started < 0.5
+
+
+def test_a_damaged_run_can_be_deleted_and_what_an_interrupted_deletion_left_goes_with_it(run_dir: Path) -> None:
+    runs_dir = run_dir.parent
+    (run_dir / "status.json").write_text("{")
+    (runs_dir / ".20250101-000000-abcdef.deleted" / "model").mkdir(parents=True)
+    store.delete_run(runs_dir, run_dir.name)
+    assert list(runs_dir.iterdir()) == []
+
+
+def test_samples_come_after_the_server_s_own_runs_and_are_not_touched(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_dir = run_dir.parent
+    assert [run.id for run in store.list_runs(runs_dir)] == [run_dir.name]  # hidden in tests
+    monkeypatch.setenv("PGB_SHOW_SAMPLES", "1")
+    first, *samples = store.list_runs(runs_dir)
+    assert (first.id, first.sample) == (run_dir.name, False)
+    assert samples
+    assert all(run.sample and run.machine for run in samples)
+    assert [run.id for run in store.list_own(runs_dir)] == [run_dir.name]
+    sample = samples[0]
+    assert store.find_run(runs_dir, sample.id).sample
+    assert store.read_options(sample)
+    for change in (store.delete_run, lambda *place: store.write_label(*place, Label("mine"))):
+        with pytest.raises(RunError, match="There is no run"):
+            change(runs_dir, sample.id)
+    assert store.find_run(runs_dir, sample.id).label == Label()

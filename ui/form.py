@@ -37,10 +37,10 @@ def show() -> None:
     settings = get_settings()
     left, right = st.columns([5, 4], gap="medium")
     with left, st.container(border=True):
-        checkpoint = _checkpoint(settings)
-        label_names = _label_names(checkpoint, settings)
-        task = _task(checkpoint, label_names)
-        files = _files(task, settings)
+        checkpoint = choose_checkpoint(settings)
+        label_names = names_of_labels(checkpoint, settings)
+        task = choose_task(checkpoint, label_names)
+        files = choose_files(task, settings)
         target = st.container()  # its label depends on a choice below
         method = _method()
         offered = devices()
@@ -75,7 +75,7 @@ def show() -> None:
         panel.show(checkpoint, task, label_names)
 
 
-def _checkpoint(settings: Settings) -> str | None:
+def choose_checkpoint(settings: Settings) -> str | None:
     """The chosen checkpoint's name; None while a Hub id is not complete."""
     names = checkpoints.list_checkpoints(settings)
     chosen = st.selectbox(
@@ -106,7 +106,7 @@ def _checkpoint_title(name: str) -> str:
     return "Demo: MiniLM, fine-tuned for the task" if name == "demo" else name
 
 
-def _label_names(checkpoint: str | None, settings: Settings) -> tuple[str, ...] | None:
+def names_of_labels(checkpoint: str | None, settings: Settings) -> tuple[str, ...] | None:
     """Labels of a checkpoint in the models folder; None of one that has yet to be prepared or fetched."""
     if checkpoint is None or checkpoint == "demo" or checkpoint.startswith(hub.PREFIX):
         return None
@@ -115,7 +115,7 @@ def _label_names(checkpoint: str | None, settings: Settings) -> tuple[str, ...] 
     return None
 
 
-def _task(checkpoint: str | None, label_names: tuple[str, ...] | None) -> str:
+def choose_task(checkpoint: str | None, label_names: tuple[str, ...] | None) -> str:
     """The chosen task; those that the checkpoint has the labels for come first, then one's own file."""
     # a demo is fine-tuned for each task that comes with its text; other checkpoints bring their own labels
     names = [name for name, task in TASKS.items() if checkpoint != "demo" or task.offline]
@@ -133,7 +133,7 @@ def _task(checkpoint: str | None, label_names: tuple[str, ...] | None) -> str:
     return task
 
 
-def _files(task: str, settings: Settings) -> tuple[Any, Any]:
+def choose_files(task: str, settings: Settings) -> tuple[Any, Any]:
     """Training and evaluation upload for task csv."""
     if task != "csv":
         return None, None
@@ -178,7 +178,7 @@ def _sizes(checkpoint: str | None, settings: Settings) -> Sizes:
     if checkpoint == "demo":
         return DEMO
     if checkpoint is not None and not checkpoint.startswith(hub.PREFIX):
-        with contextlib.suppress(PGBError):  # as in `_label_names`
+        with contextlib.suppress(PGBError):  # as in `names_of_labels`
             info = checkpoints.describe(settings.models_dir / checkpoint)
             return Sizes(info.layers, info.heads, info.intermediate)
     return UNKNOWN
@@ -244,7 +244,7 @@ def _advanced(settings: Settings, method: str, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def _stored(file: Any) -> str:
+def stored(file: Any) -> str:
     """Where an upload lies on the server; one upload lies in one place, so that its runs can be compared."""
     places = st.session_state.setdefault("uploads", {})
     if not Path(places.get(file.file_id, "")).is_file():
@@ -257,7 +257,7 @@ def _stored(file: Any) -> str:
 
 def _start(values: dict[str, Any], files: tuple[Any, Any]) -> None:
     try:
-        train, evaluation = (_stored(file) if file is not None else None for file in files)
+        train, evaluation = (stored(file) if file is not None else None for file in files)
         run_id = jobs.submit(PruneSpec(**values, train_file=train, eval_file=evaluation))
     except SpecError as error:
         st.error(f"This cannot be run: {error}")

@@ -6,19 +6,25 @@ page begins with `require`, which sends such a visit through `app.py` and back, 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
-from ui import uploads
+from ui import uploads, url
 
 PAGES = {
     "prune": ("Prune", ":material/content_cut:"),
     "layers": ("Layers", ":material/stacks:"),
     "matrix": ("Matrix", ":material/grid_on:"),
+    "what_if": ("What if", ":material/tune:"),
     "trade_off": ("Trade-off", ":material/scatter_plot:"),
+    "learn": ("Learn", ":material/school:"),
+    "runs": ("Runs", ":material/history:"),
 }
 """Title and icon of each page by its file name, which is its URL."""
 
 _MARK = "framed"
+_STYLE = Path(__file__).with_name("frame.css")
 
 
 def path(page: str) -> str:
@@ -33,13 +39,18 @@ def run() -> None:
     home = st.Page(_home, title="PGB", default=True, visibility="hidden")
     chosen = st.navigation([home, *pages], position="top")
     st.session_state[_MARK] = True
+    st.html(_STYLE)
     st.logo(":material/grid_view:")
     query = st.query_params.to_dict()
     target = query.pop("page", None)
     if target in PAGES:
         st.switch_page(path(target), query_params=query)
     uploads.sweep()
+    tools = st.container(horizontal=True, horizontal_alignment="right", key="frame_tools")
     chosen.run()
+    url.settle()
+    with tools:
+        _copy_link()
 
 
 def require(page: str) -> None:
@@ -66,6 +77,20 @@ def empty(title: str, advice: str, page: str | None = None, label: str = "") -> 
         st.write(advice)
         if page is not None:
             link(page, label)
+
+
+def _copy_link() -> None:
+    """The address of the view, to be copied; drawn last, when the page has said all that belongs to it.
+
+    It is made when it is asked for: what a fragment of the page changed since the whole was drawn belongs to it, too.
+    """
+    place = st.popover("Copy link", icon=":material/link:", type="tertiary", key="copy_link", on_change="rerun")
+    if not place.open:
+        return
+    with place:
+        st.caption("Opens this page as you see it now, for whoever can reach this server.")
+        with st.container(key="copy_link_address"):
+            st.code(url.here(), language=None, wrap_lines=True)
 
 
 def _home() -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 from pgb_core import jobs, store
 from pgb_core.errors import RunError
 from pgb_core.settings import get_settings
-from pgb_core.store import Run, State
+from pgb_core.store import Job, Run, State
 from ui import units
 
 STAGES = {
@@ -30,10 +30,10 @@ LOG_LINES = 40
 
 
 @st.fragment(run_every=1)
-def watch(run_id: str, state: State) -> None:
+def watch(run_id: str, state: State, kind: Job = "prune") -> None:
     """Show a run once a second while it is in `state`, waiting or running; then the whole page is drawn anew."""
     try:
-        run = store.find_run(get_settings().runs_dir, run_id)
+        run = store.find_run(get_settings().runs_dir, run_id, kind)
     except RunError:
         st.rerun()
     if run.status.state != state:
@@ -81,6 +81,7 @@ def _running(run: Run) -> None:
     here = names.index(status.stage) if status.stage in names else -1
     skip = set() if run.spec.get("recover_epochs") else {"recovery"}
     skip |= set() if run.spec.get("latency", True) else {"latency"}
+    skip |= {"compensation", "evaluation", "saving"} if status.job == "score" else set()
     steps = [
         f":green[✓ {text}]" if place < here else f"**{text}**" if place == here else f":gray[{text}]"
         for place, (name, text) in enumerate(STAGES.items())

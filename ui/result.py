@@ -22,12 +22,12 @@ def show(run: Run) -> None:
     left, right = st.columns([5, 4], gap="medium")
     with left:
         st.subheader("Score, step by step", anchor=False, help=words.STEPS)
-        score_steps(result["score"])
+        score_steps(run, result["score"])
     with right:
         st.subheader("Size and speed", anchor=False)
         costs(result)
     shapes(result.get("latencies", []))
-    predicted(result)
+    predicted(run, result)
     recovered(run, result)
     st.subheader("Look inside", anchor=False)
     with st.container(horizontal=True):
@@ -47,7 +47,7 @@ def headline(result: dict[str, Any]) -> None:
             score["metric"].capitalize(),
             units.percent(score[step]),
             f"{points:+.1f} points" if points else "as dense",
-            f"{words.SCORE} {score['samples']} texts; {scores.STEPS[step].lower()}, compared with dense.",
+            f"{score['samples']} texts; {scores.STEPS[step].lower()}, compared with dense. {words.SCORE}",
             color="normal" if points else "off",
         )
         # runs of the first version say nothing of the budget: it was weights
@@ -68,17 +68,16 @@ def headline(result: dict[str, Any]) -> None:
             _metric("Speed-up", f"{speedup:.2f} ×", share, words.SPEEDUP, color="off")
 
 
-def score_steps(score: dict[str, Any]) -> None:
+def score_steps(run: Run, score: dict[str, Any]) -> None:
     """Chart and table of the score after each step."""
     charts.chart(
         scores.score_chart(score),
         "Score of the dense model, after cutting, after the refit and after recovery, each with its standard error: "
         + ", ".join(f"{row['step']} {row['score']:.1%}" for row in scores.score_table(score)),
         key="scores",
-    )
-    charts.table(
-        scores.score_table(score),
-        {
+        name=f"score step by step, run {run.id}",
+        rows=scores.score_table(score),
+        columns={
             "step": "Step",
             "score": charts.percent_column(score["metric"].capitalize(), words.SCORE),
             "standard_error": charts.percent_column(
@@ -89,7 +88,7 @@ def score_steps(score: dict[str, Any]) -> None:
     )
 
 
-def predicted(result: dict[str, Any]) -> None:
+def predicted(run: Run, result: dict[str, Any]) -> None:
     """What the shared option tables say of the other methods at this target; runs of the first version do not know."""
     if "predictions" not in result:
         return
@@ -99,6 +98,13 @@ def predicted(result: dict[str, Any]) -> None:
     if len(rows) < 2:
         return
     st.caption("Predicted on training text, in nats and without an error bar; only a run measures a score.")
+    columns = {
+        "method": st.column_config.TextColumn("Method", help=words.METHOD),
+        "loss": st.column_config.NumberColumn("Predicted loss", format="%.3g", help=words.PREDICTIONS),
+        "ratio": st.column_config.NumberColumn("Ratio", format="%.2f ×", help="To this run's method."),
+        "grouped": st.column_config.NumberColumn("Grouped", help="Sublayers in groups."),
+        "dropped": st.column_config.NumberColumn("Dropped", help="Sublayers of which nothing is kept."),
+    }
     left, right = st.columns([5, 4], gap="medium", vertical_alignment="center")
     with left:
         charts.chart(
@@ -106,21 +112,13 @@ def predicted(result: dict[str, Any]) -> None:
             "Predicted loss of each method, relative to this run's: "
             + ", ".join(f"{row['method']} {row['ratio']:.0%}" for row in rows if row["ratio"] is not None),
             key="predictions",
+            name=f"predicted loss by method, run {run.id}",
+            rows=rows,
+            columns=columns,
+            twin=None,
         )
     with right:
-        st.dataframe(
-            rows,
-            hide_index=True,
-            placeholder="–",
-            column_order=["method", "loss", "ratio", "grouped", "dropped"],
-            column_config={
-                "method": st.column_config.TextColumn("Method", help=words.METHOD),
-                "loss": st.column_config.NumberColumn("Predicted loss", format="%.3g", help=words.PREDICTIONS),
-                "ratio": st.column_config.NumberColumn("Ratio", format="%.2f ×", help="To this run's method."),
-                "grouped": st.column_config.NumberColumn("Grouped", help="Sublayers in groups."),
-                "dropped": st.column_config.NumberColumn("Dropped", help="Sublayers of which nothing is kept."),
-            },
-        )
+        charts.show(rows, columns)
 
 
 def recovered(run: Run, result: dict[str, Any]) -> None:
@@ -136,10 +134,9 @@ def recovered(run: Run, result: dict[str, Any]) -> None:
         f"Training loss and, on the examples set aside, loss and {history['metric']} at each of {len(rows)} looks; "
         f"the state after {recovery.epochs_text(history['history'][history['kept']]['epoch'])} was kept.",
         key="recovery",
-    )
-    charts.table(
-        rows,
-        {
+        name=f"recovery, run {run.id}",
+        rows=rows,
+        columns={
             "epoch": st.column_config.NumberColumn("Epochs", format="%.1f"),
             "loss": st.column_config.NumberColumn(
                 "Training loss", format="%.3f", help="Mean over the batches since the last look."
@@ -221,6 +218,7 @@ def _measured(latency: dict[str, Any]) -> str:
         f" Latency: median of {latency['pruned']['repeats']}, batch {latency['batch']}, {latency['length']} tokens, "
         f"{latency['device']}, {units.several(latency['threads'], 'thread')}, {latency['dtype']}; "
         f"the middle 80% of the repeats took {ranges['dense']} dense and {ranges['pruned']} pruned."
+        + ("" if latency.get("taking_turns", True) else " The dense model was timed once, for the whole sweep.")
     )
 
 

@@ -13,8 +13,11 @@ from pgb_core.errors import RunError
 from pgb_core.figures.scores import final_step
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
-from ui import frame, units, url
+from ui import frame, units, url, words
 
+OF_A_MATRIX = ("group", "row", "column", "first_row", "first_column")
+"""Query keys that say something of one matrix, and nothing of another."""
+SAMPLE = "shipped sample"
 _LAST = "last_run"
 
 
@@ -28,11 +31,11 @@ def families(found: Iterable[Run]) -> dict[str, list[Run]]:
     """Runs by what makes their scores comparable: the checkpoint's weights, the task, and the texts they are tested on.
 
     A name says only what tells the families of these runs apart. An upload's name means nothing to anybody, so files
-    are counted, the oldest first.
+    are counted, the oldest first. Samples were measured on another machine, and are families of their own.
     """
     runs = list(found)
     specs = [run.spec for run in runs]
-    names = [checkpoint_name(run) for run in runs]
+    names = [checkpoint_name(run) + (f" ({SAMPLE}s)" if run.sample else "") for run in runs]
     names = _told_apart(names, [spec.get("fingerprint", "") for spec in specs], lambda value, _: f" {value[:6]}")
     names = [f"{name} · {spec['task']}" for name, spec in zip(names, specs, strict=True)]
     names = _told_apart(names, [_source(spec) for spec in specs], lambda _, number: f" ({number})")
@@ -71,13 +74,24 @@ def _told_apart(names: Sequence[str], values: Sequence[Any], words: Callable[[An
 
 
 def label(run: Run) -> str:
-    """One line that tells runs apart."""
+    """One line that tells runs apart, the user's name for it first; plain text, never to be shown as Markdown."""
     spec = run.spec
     removed = f"{units.percent(spec['sparsity'], 0)}{' of FLOPs' if spec.get('budget') == 'flops' else ''} removed"
-    parts = [checkpoint_name(run), spec["task"], spec["method"], removed]
+    parts = [run.label.name, checkpoint_name(run), spec["task"], spec["method"], removed]
     if spec["recover_epochs"]:
         parts.append("recovered")
-    return " · ".join([*parts, units.moment(run.status.created)])
+    parts.append(SAMPLE if run.sample else units.moment(run.status.created))
+    return " · ".join(filter(None, parts))
+
+
+def mark(run: Run) -> None:
+    """Say of a sample what it is; of a run of this server nothing."""
+    if run.sample:
+        st.info(
+            f"Shipped sample, measured on {run.machine}, not on this server. It came without the model's weights. "
+            "Prune a model to have runs of your own.",
+            icon=":material/inventory_2:",
+        )
 
 
 def row(run: Run) -> dict[str, Any]:
@@ -86,7 +100,8 @@ def row(run: Run) -> dict[str, Any]:
     score, latency = result.get("score"), result.get("latency")
     keys = ("task", "method", "sparsity")
     return {
-        "state": run.status.state,
+        "name": run.label.name,
+        "state": SAMPLE if run.sample else run.status.state,
         "created": units.moment(run.status.created),
         "checkpoint": checkpoint_name(run),
         **{key: run.spec[key] for key in keys},
@@ -136,8 +151,9 @@ def pick(need: str) -> Run | None:
         "run",
         {run_id: label(run) for run_id, run in runs.items()},
         default=last if last in runs else None,
-        resets=("layer", "kind", "matrix", "group"),
-        help="A finished run on this server, newest first.",
+        resets=("layer", "kind", "matrix", *OF_A_MATRIX),
+        help=words.RUN,
     )
     remember(runs[chosen])
+    mark(runs[chosen])
     return runs[chosen]

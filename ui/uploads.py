@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from pgb_core import store
+from pgb_core import store, sweep_spec
 from pgb_core.errors import RunError
 from pgb_core.settings import get_settings
 
@@ -49,6 +49,7 @@ def _needed() -> set[str]:
     names: set[str] = set()
     for run, _ in store.list_active(get_settings().runs_dir):
         with contextlib.suppress(RunError):  # deleted meanwhile: then it had ended
-            spec = store.read_json(run / "spec.json")
+            sweep = run / sweep_spec.FILE
+            spec = store.read_json(sweep)["base"] if sweep.is_file() else store.read_json(run / "spec.json")
             names.update(Path(file).name for key in ("train_file", "eval_file") if (file := spec.get(key)))
     return names

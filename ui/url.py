@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 
+_PENDING = "url_pending"
+
 
 def write(**values: str | None) -> None:
-    """Put `values` in the query; None removes one."""
-    for name, value in values.items():
-        if value is None:
-            st.query_params.pop(name, None)
-        elif st.query_params.get(name) != value:
-            st.query_params[name] = value
+    """Put `values` in the query; None removes one. However many change, the browser goes one step back over them."""
+    before = st.query_params.to_dict()
+    after = {name: value for name, value in {**before, **values}.items() if value is not None}
+    if after != before:
+        st.query_params.from_dict(after)
+
+
+def current() -> dict[str, str]:
+    """What the page shows, as the query will say once the page is drawn: defaults are in it already."""
+    return {**st.query_params.to_dict(), **st.session_state.get(_PENDING, {})}
+
+
+def settle() -> None:
+    """Put the defaults that the page's widgets took in the query, all at once; the frame calls this after the page."""
+    write(**st.session_state.pop(_PENDING, {}))
+
+
+def here() -> str:
+    """The whole address of what the page shows."""
+    query = urlencode(current())
+    return f"{st.context.url or ''}{'?' if query else ''}{query}"
 
 
 def read(name: str, options: Sequence[str], default: str, noun: str) -> str:
@@ -22,9 +40,10 @@ def read(name: str, options: Sequence[str], default: str, noun: str) -> str:
     asked = st.query_params.get(name)
     if asked is not None and asked not in options:
         st.warning(f"The link asks for {noun} “{asked[:40]}”, which is not here. You see {default} instead.")
-    chosen = asked if asked in options else default
-    write(**{name: chosen})
-    return chosen
+    if asked in options:
+        return asked
+    st.session_state[_PENDING] = {**st.session_state.get(_PENDING, {}), name: default}
+    return default
 
 
 def select(
@@ -52,3 +71,26 @@ def select(
 
     chosen: str = widget(label, names, key=key, format_func=options.__getitem__, on_change=changed, **arguments)
     return chosen
+
+
+def number(
+    widget: Callable[..., Any], label: str, name: str, last: int, *, default: int | None = None, **arguments: Any
+) -> int | None:
+    """A number input or slider from 0 to `last` whose value is query key `name`; `default` while the query lacks it.
+
+    The default stays out of the query: it may follow from something else that is in it.
+    """
+    key = f"url_{name}"
+    asked = st.query_params.get(name)
+    good = asked is not None and asked.isascii() and asked.isdecimal() and len(asked) < 10 and int(asked) <= last
+    if asked is not None and not good:
+        st.warning(f"The link asks for {label.lower()} “{asked[:20]}”, which is not from 0 to {last}.")
+        write(**{name: None})
+    st.session_state[key] = int(asked) if asked is not None and good else default
+
+    def changed() -> None:
+        value = st.session_state[key]
+        write(**{name: None if value is None else str(value)})
+
+    value: int | None = widget(label, min_value=0, max_value=last, step=1, key=key, on_change=changed, **arguments)
+    return value

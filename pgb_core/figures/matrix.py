@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from pgb_core.figures.pooling import pool
-from pgb_core.figures.style import BADGE, GRID, OUTLINE, RISING, SIGNED, frame, symmetric_limit
+from pgb_core.figures.style import BADGE, FOLLOWED, GRID, OUTLINE, RISING, SIGNED, frame, symmetric_limit
+from pgb_core.following import Followed
 from pgb_core.layout import IntArray
 from pgb_core.matrices import MatrixView
 
@@ -36,7 +37,7 @@ class Panel:
 
 
 def panel(view: MatrixView, stage: Stage, color: Color) -> Panel | None:
-    """The values of one stage of `view`; None when they need the dense weights and those are gone."""
+    """The values of one stage of `view`; None when they need weights that are gone, or were never there."""
     layout = view.layout
     if stage == "original":
         rows, columns = np.arange(layout.rows), np.arange(layout.columns)
@@ -54,14 +55,14 @@ def weight_limit(view: MatrixView) -> float:
     """The one color range of all stages of `view`, so that before and after can be compared by eye."""
     if view.dense is not None:
         return symmetric_limit(view.dense)
-    kept = view.pruned[view.layout.mask()]
-    return symmetric_limit(kept) if kept.size else 1.0
+    kept = None if view.pruned is None else view.pruned[view.layout.mask()]
+    return symmetric_limit(kept) if kept is not None and kept.size else 1.0
 
 
-def overview(view: MatrixView, stage: Stage, color: Color) -> go.Figure | None:
+def overview(view: MatrixView, stage: Stage, color: Color, followed: Followed | None = None) -> go.Figure | None:
     """The whole matrix, pooled to cells; outlines and one numbered marker per group unless in original order.
 
-    A marker carries its group's number (from 1) as customdata: it is what a click selects.
+    A marker carries its group's number (from 1) as customdata: it is what a click selects. `followed` is ringed.
     """
     shown = panel(view, stage, color)
     if shown is None:
@@ -83,11 +84,33 @@ def overview(view: MatrixView, stage: Stage, color: Color) -> go.Figure | None:
     )
     if stage != "original":
         figure.add_traces(_groups(view))
+    figure.add_traces(_followed(followed, stage))
     return _axes(figure, view.layout.rows, view.layout.columns, 430, permuted=stage != "original")
 
 
-def window(view: MatrixView, stage: Stage, color: Color, first_row: int, first_column: int) -> go.Figure | None:
-    """At most 256 x 256 exact entries from (first_row, first_column) on; the hover names both index systems."""
+def overview_table(view: MatrixView, stage: Stage, color: Color) -> dict[str, NDArray[Any]]:
+    """The values of `overview`'s cells by column; the first column and the headings name their first row and column.
+
+    NaN where all weights of a cell are removed. Importance is not logarithmic here.
+    """
+    shown = panel(view, stage, color)
+    if shown is None:
+        return {}
+    return pool(shown.values, "mean" if color == "importance" else "extreme").table()
+
+
+def window(
+    view: MatrixView,
+    stage: Stage,
+    color: Color,
+    first_row: int,
+    first_column: int,
+    followed: Followed | None = None,
+) -> go.Figure | None:
+    """At most 256 x 256 exact entries from (first_row, first_column) on; the hover names both index systems.
+
+    `followed` is ringed where it is among them.
+    """
     shown = panel(view, stage, color)
     if shown is None:
         return None
@@ -115,6 +138,7 @@ def window(view: MatrixView, stage: Stage, color: Color, first_row: int, first_c
         outline = _outline(view)
         outline.line.width = 2
         figure.add_trace(outline)
+    figure.add_traces(_followed(followed, stage))
     _axes(figure, view.layout.rows, view.layout.columns, 560, permuted=stage != "original")
     figure.update_yaxes(range=[rows.stop - 0.5, rows.start - 0.5])
     figure.update_xaxes(range=[columns.start - 0.5, columns.stop - 0.5])
@@ -135,7 +159,12 @@ def window_table(
 
 
 def group_table(view: MatrixView) -> list[dict[str, Any]]:
-    """One row per group, numbered from 1: rows, columns, weights, share of the matrix, kept importance."""
+    """One row per group, numbered from 1: rows, columns, weights, share of the matrix, kept importance, mean size.
+
+    `concentration` is the importance of a kept weight, on average, in multiples of the matrix's mean; `mean_before` and
+    `mean_after` are means of |w| over the kept weights in the checkpoint and in the pruned model, `change` is the norm
+    of their difference over that of the former. What needs the weights of either is None where those are gone.
+    """
     layout = view.layout
     return [
         {
@@ -145,11 +174,28 @@ def group_table(view: MatrixView) -> list[dict[str, Any]]:
             "weights": weights,
             "density": weights / (layout.rows * layout.columns),
             "kept_importance": kept,
+            "concentration": kept * layout.rows * layout.columns / weights if weights else None,
+            **_refit(view, rows, columns),
         }
         for g, (rows, columns, weights, kept) in enumerate(
             zip(layout.row_groups, layout.column_groups, layout.block_kept(), view.kept_importance, strict=True)
         )
     ]
+
+
+def _refit(view: MatrixView, rows: IntArray, columns: IntArray) -> dict[str, float | None]:
+    if view.pruned is None:
+        return dict.fromkeys(("mean_before", "mean_after", "change"))
+    block = np.ix_(rows, columns)
+    kept = np.ones((len(rows), len(columns)), bool) if view.layout.support is None else view.layout.support[block]
+    after = view.pruned[block][kept].astype(np.float64)
+    mean_after = float(np.abs(after).mean()) if after.size else None
+    if view.dense is None or not after.size:
+        return {"mean_before": None, "mean_after": mean_after, "change": None}
+    before = view.dense[block][kept].astype(np.float64)
+    norm = float(np.linalg.norm(before))
+    change = float(np.linalg.norm(after - before)) / norm if norm else None
+    return {"mean_before": float(np.abs(before).mean()), "mean_after": mean_after, "change": change}
 
 
 def group_origin(view: MatrixView, group: int) -> tuple[int, int]:
@@ -184,6 +230,19 @@ def _value(color: Color) -> str:
 
 def _pooling(color: Color) -> str:
     return "its largest weight by magnitude" if color == "weight" else "its mean"
+
+
+def _followed(weight: Followed | None, stage: Stage) -> list[go.Scatter]:
+    if weight is None:
+        return []
+    original = stage == "original"
+    x, y = (weight.column, weight.row) if original else (weight.permuted_column, weight.permuted_row)
+    label = f"row {weight.row}, column {weight.column}" + ("" if original else f"<br>drawn at row {y}, column {x}")
+    ring = {"symbol": "circle-open", "size": 16, "color": FOLLOWED, "line": {"width": 3}}
+    hover = f"the followed weight<br>original {label}<extra></extra>"
+    return [
+        go.Scatter(x=[x], y=[y], mode="markers", marker=ring, hovertemplate=hover, showlegend=False, cliponaxis=False)
+    ]
 
 
 def _groups(view: MatrixView) -> list[go.Scatter]:

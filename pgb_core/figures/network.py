@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from pgb_core.figures.style import BADGE, DENSE, DENSITY, OUTLINE, frame
-from pgb_core.layout import UNIT_NAMES, Kind
+from pgb_core.layout import UNIT_NAMES, Kind, SublayerShape
 
 KIND_TITLES = {"attention": "attention", "feed_forward": "feed-forward"}
 
@@ -26,7 +26,8 @@ class Sublayer:
     units: int
     group_units: tuple[int, ...]
     density: float
-    kept_importance: float
+    kept_importance: float | None
+    """None of a plan, whose weights nobody has summed."""
     untied: str = ""
     """In words, what is left of matrices that do not share their groups."""
 
@@ -79,6 +80,14 @@ def sublayers(result: Mapping[str, Any]) -> tuple[Sublayer, ...]:
     return tuple(found)
 
 
+def planned(layer: int, shape: SublayerShape, option: Mapping[str, Any]) -> Sublayer:
+    """A sublayer as an option of a scored record would leave it; records of runs do not say who is in which group."""
+    groups, kept = option["groups"], option["units"]
+    equal = tuple(kept // groups + (g < kept % groups) for g in range(groups))
+    units = tuple(option.get("group_units", equal))
+    return Sublayer(layer, shape.kind, shape.units, units, option["density"], None)
+
+
 def picture(network: Sequence[Sublayer], selected: int | None = None, notes: Sequence[str] = ()) -> go.Figure:
     """One strip per sublayer, input on top: its groups side by side, as long as their share of the units.
 
@@ -88,7 +97,8 @@ def picture(network: Sequence[Sublayer], selected: int | None = None, notes: Seq
     places = list(range(len(network)))
     titles = [f"{s.layer + 1} {KIND_TITLES[s.kind]}" for s in network]
     hover = [
-        f"<b>{s.title}</b><br>{s.summary}<br>density {s.density:.1%}, kept importance {s.kept_importance:.1%}"
+        f"<b>{s.title}</b><br>{s.summary}<br>density {s.density:.1%}"
+        + ("" if s.kept_importance is None else f", kept importance {s.kept_importance:.1%}")
         for s in network
     ]
     if notes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,11 @@ class Pooled:
         """Whether a cell is one entry."""
         return self.row_step == self.column_step == 1
 
+    def table(self) -> dict[str, NDArray[Any]]:
+        """The cells by column; the first column and the headings name their first row and column."""
+        rows: dict[str, NDArray[Any]] = {"from row": np.arange(self.cells.shape[0]) * self.row_step}
+        return rows | {str(place * self.column_step): column for place, column in enumerate(self.cells.T)}
+
 
 def pool(values: NDArray[np.float32], how: How, max_rows: int = MAX_ROWS, max_columns: int = MAX_COLUMNS) -> Pooled:
     """Reduce `values` (rows, columns) to at most `max_rows` x `max_columns` cells.
@@ -36,13 +41,14 @@ def pool(values: NDArray[np.float32], how: How, max_rows: int = MAX_ROWS, max_co
     row_step, column_step = -(-rows // max_rows), -(-columns // max_columns)
     padding = (-rows % row_step, -columns % column_step)
     padded = np.pad(values.astype(np.float32), [(0, padding[0]), (0, padding[1])], constant_values=np.nan)
-    tiles = padded.reshape(padded.shape[0] // row_step, row_step, -1, column_step).transpose(0, 2, 1, 3)
-    blocks = tiles.reshape(*tiles.shape[:2], -1)  # (r, c, entries of a cell)
-    known = ~np.isnan(blocks)
-    filled = np.where(known, blocks, np.float32(0))
+    tiles = padded.reshape(padded.shape[0] // row_step, row_step, -1, column_step)  # (r, row_step, c, column_step)
     if how == "extreme":
-        place = np.abs(filled).argmax(axis=2)
-        cells = np.take_along_axis(filled, place[:, :, None], axis=2)[:, :, 0]
+        highest = np.fmax.reduce(np.fmax.reduce(tiles, axis=1), axis=2)  # NaN only where there is nothing else
+        lowest = np.fmin.reduce(np.fmin.reduce(tiles, axis=1), axis=2)
+        cells: NDArray[Any] = np.where(highest >= -lowest, highest, lowest)
     else:
-        cells = filled.sum(axis=2) / np.maximum(known.sum(axis=2), 1)
-    return Pooled(np.where(known.any(axis=2), cells, np.nan).astype(np.float32), row_step, column_step)
+        known = ~np.isnan(tiles)
+        counts = known.sum(axis=(1, 3))
+        sums = np.where(known, tiles, np.float32(0)).sum(axis=(1, 3))
+        cells = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return Pooled(cells.astype(np.float32), row_step, column_step)

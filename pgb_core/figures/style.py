@@ -23,6 +23,8 @@ METHODS = {
 """Color and marker symbol of each method: any two colors are told apart with every common color blindness."""
 OTHER = ("#7b6aa8", "circle")
 DENSE = "#5d6b75"
+FOLLOWED = "#e0218a"
+"""The one weight that is followed: seen on blue, orange, yellow and both grounds."""
 OUTLINE = "#0a9a73"
 """Group outlines: visible on light and dark ground and between blue and orange."""
 BADGE = "#17232b"

@@ -6,6 +6,7 @@ import pytest
 
 from pgb_core.figures import matrix
 from pgb_core.figures.matrix import Color, Stage
+from pgb_core.following import follow
 from pgb_core.layout import MatrixLayout
 from pgb_core.matrices import MatrixView
 
@@ -137,6 +138,10 @@ def test_zeros_stay_blank_in_every_place_and_count_as_removed() -> None:
             "weights": support.sum(),
             "density": pytest.approx(support.mean()),
             "kept_importance": 0.6,
+            "concentration": pytest.approx(0.6 / support.mean()),
+            "mean_before": pytest.approx(np.abs(weights[support]).mean()),
+            "mean_after": pytest.approx(np.abs(weights[support]).mean()),
+            "change": 0.0,
         }
     ]
 
@@ -166,6 +171,48 @@ def test_group_table_counts_every_kept_weight_once() -> None:
     assert sum(row["weights"] for row in table) == view.layout.kept == view.layout.mask().sum()
     assert sum(row["density"] for row in table) == pytest.approx(view.layout.density)
     assert [row["kept_importance"] for row in table] == [0.2] * 4
+
+
+def test_group_table_compares_weights_before_and_after_the_refit() -> None:
+    view = make_view(40, 32)
+    assert view.dense is not None
+    for row, rows, columns in zip(
+        matrix.group_table(view), view.layout.row_groups, view.layout.column_groups, strict=True
+    ):
+        assert row["mean_before"] == pytest.approx(np.abs(view.dense[np.ix_(rows, columns)]).mean())
+        assert row["mean_after"] == pytest.approx(2 * row["mean_before"])  # the view's refit doubles every weight
+        assert row["change"] == pytest.approx(1.0)
+    gone = matrix.group_table(make_view(40, 32, dense=False))[0]
+    assert (gone["mean_before"], gone["change"]) == (None, None)
+    assert gone["mean_after"] > 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_followed_weight_is_ringed_where_it_is_drawn(stage: Stage) -> None:
+    view = make_view(40, 32)
+    weight = follow(view, 17, 5)
+    shown = matrix.panel(view, stage, "importance")
+    assert shown is not None
+    for figure in (
+        matrix.overview(view, stage, "importance", weight),
+        matrix.window(view, stage, "importance", 0, 0, weight),
+    ):
+        assert figure is not None
+        ring = figure.data[-1]
+        assert "the followed weight" in ring.hovertemplate
+        assert (shown.row_order[ring.y[0]], shown.column_order[ring.x[0]]) == (17, 5)
+
+
+def test_overview_as_a_table_holds_the_cells() -> None:
+    view = make_view(1536, 384)
+    figure = matrix.overview(view, "pruned", "weight")
+    assert figure is not None
+    from_row, *columns = matrix.overview_table(view, "pruned", "weight").items()
+    assert from_row[0] == "from row"
+    np.testing.assert_array_equal(from_row[1], np.arange(512) * 3)
+    assert [name for name, _ in columns] == [str(2 * place) for place in range(192)]
+    np.testing.assert_array_equal(np.stack([values for _, values in columns], axis=1), figure.data[0].z)
+    assert matrix.overview_table(make_view(8, 8, dense=False), "original", "weight") == {}
 
 
 def test_arrays_are_sent_in_binary() -> None:

@@ -6,13 +6,19 @@ from hypothesis import strategies as st
 
 from pgb_core.figures import trade_off
 from pgb_core.figures.trade_off import Point
+from pgb_core.published import published
 
 
 def result(*, latency: bool = True, recovered: float | None = None) -> dict[str, Any]:
     return {
         "method": "pgb",
         "sparsity": {"target": 0.5, "achieved": 0.501},
-        "parameters": {"dense": 20_000_000, "pruned": 15_000_000},
+        "parameters": {
+            "dense": 20_000_000,
+            "pruned": 15_000_000,
+            "encoder_dense": 10_000_000,
+            "encoder_pruned": 5_000_000,
+        },
         "flops": {"dense": 2e9, "pruned": 1e9, "batch": 1, "length": 128},
         "bytes": {"dense": 80_000_000, "pruned": 60_000_000},
         "score": {
@@ -56,7 +62,13 @@ def test_the_front_is_what_nothing_else_beats(candidates: list[Point]) -> None:
 
 @pytest.mark.parametrize(
     ("cost", "pruned", "dense"),
-    [("latency", 60.0, 100.0), ("flops", 1.0, 2.0), ("parameters", 15.0, 20.0), ("bytes", 60.0, 80.0)],
+    [
+        ("latency", 60.0, 100.0),
+        ("flops", 1.0, 2.0),
+        ("parameters", 15.0, 20.0),
+        ("bytes", 60.0, 80.0),
+        ("density", 50.0, 100.0),
+    ],
 )
 def test_points_carry_each_cost_in_the_unit_of_its_axis(cost: str, pruned: float, dense: float) -> None:
     point, origin = trade_off.point("id", result(), cost), trade_off.dense_point(result(), cost)
@@ -109,3 +121,47 @@ def test_a_method_has_one_legend_entry_and_open_symbols_after_recovery() -> None
     ]
     assert traces[1].marker.color == traces[2].marker.color
     assert [trace.marker.symbol for trace in traces[1:3]] == ["circle", "circle-open"]
+
+
+def points_at(*targets: float, method: str = "pgb", recovered: bool = False) -> list[Point]:
+    return [Point(f"{method}{n}", method, t, recovered, 1 - t, 0.9 - t / 10, 0.01, t) for n, t in enumerate(targets)]
+
+
+def test_a_line_joins_the_means_of_a_method_at_its_targets() -> None:
+    twice = [*points_at(0.3, 0.6), Point("again", "pgb", 0.6, False, 0.5, 0.8, 0.01, 0.6)]
+    shown = [*twice, *points_at(0.3, 0.6, recovered=True), *points_at(0.5, method="kwon")]
+    figure = trade_off.trade_off_chart(shown, "flops", "accuracy")
+    lines = {trace.name: trace for trace in figure.data if str(trace.name).endswith(", line")}
+    assert lines.keys() == {"pgb, line", "pgb + recovery, line"}  # a single point has no line
+    assert list(lines["pgb, line"].x) == pytest.approx([0.7, 0.45])
+    assert list(lines["pgb, line"].y) == pytest.approx([87.0, 82.0])
+    assert (lines["pgb, line"].line.dash, lines["pgb + recovery, line"].line.dash) == ("solid", "dot")
+
+
+def test_published_figures_are_marked_only_on_the_axis_they_are_for() -> None:
+    cited = published("sst2", "accuracy")
+    against = trade_off.References(0.5, cited)
+    shown = [Point(None, "dense", 0, False, 100.0, 0.93, 0.01), *points_at(0.3, 0.6)]
+    by_density = trade_off.trade_off_chart(shown, "density", "accuracy", against).data[-1]
+    assert by_density.name == "published"
+    assert list(by_density.x) == pytest.approx([100 * p.density for p in cited])
+    assert all(custom[0] == "" and custom[3] for custom in by_density.customdata)  # no run to open, but a source
+    symbols = {trace.marker.symbol for trace in trade_off.trade_off_chart(shown, "density", "accuracy").data}
+    assert by_density.marker.symbol not in symbols
+    for cost in ("flops", "latency"):
+        names = [trace.name for trace in trade_off.trade_off_chart(shown, cost, "accuracy", against).data]
+        assert "published" not in names
+    rows = trade_off.reference_table(against)
+    assert [row["score"] for row in rows] == [p.score for p in cited]
+    assert all(row["source"] and row["setting"] for row in rows)
+
+
+@pytest.mark.parametrize(("majority", "text", "lines"), [(0.865, "86.5%", 2), (0.2, "20.0% (below)", 1), (None, "", 1)])
+def test_dense_and_the_commonest_label_are_references(majority: float | None, text: str, lines: int) -> None:
+    shown = [Point(None, "dense", 0, False, 1.0, 0.93, 0.01), *points_at(0.3, 0.6)]
+    figure = trade_off.trade_off_chart(shown, "flops", "accuracy", trade_off.References(majority))
+    assert len(figure.layout.shapes) == lines
+    assert [a.text for a in figure.layout.annotations] == (
+        [f"always the commonest label: {text}"] if majority is not None else []
+    )
+    assert figure.layout.yaxis.range[0] > 80  # what is far below does not squeeze the points

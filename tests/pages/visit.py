@@ -13,9 +13,11 @@ APP = Path(__file__).resolve().parents[2] / "app.py"
 TIMEOUT = 30.0
 
 
-def visit(page: str, **query: str) -> AppTest:
-    """The app after a first visit of `page` with `query` in the URL."""
+def visit(page: str, *opened: str, **query: str) -> AppTest:
+    """The app after a first visit of `page` with `query` in the URL and the popovers of keys `opened` open."""
     app = AppTest.from_file(str(APP), default_timeout=TIMEOUT)
+    for key in opened:
+        app.session_state[key] = True
     app.query_params.update({**query, "page": page})  # how the guard brings a deep link into the frame
     app.run()
     return healthy(app)
@@ -28,8 +30,13 @@ def healthy(app: AppTest) -> AppTest:
 
 
 def query(app: AppTest, name: str) -> str | None:
-    """Value of query key `name` after the visit."""
+    """Value of query key `name` after the visit.
+
+    After the first run AppTest draws the page without the frame, which would put its defaults in the query at the end.
+    """
     value: Any = app.query_params.get(name)
+    if value is None and "url_pending" in app.session_state:
+        value = app.session_state["url_pending"].get(name)
     return value[0] if isinstance(value, list) else value
 
 
