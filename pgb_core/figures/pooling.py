@@ -43,7 +43,9 @@ def pool(values: NDArray[np.float32], how: How, max_rows: int = MAX_ROWS, max_co
     padded = np.pad(values.astype(np.float32), [(0, padding[0]), (0, padding[1])], constant_values=np.nan)
     tiles = padded.reshape(padded.shape[0] // row_step, row_step, -1, column_step)  # (r, row_step, c, column_step)
     if how == "extreme":
-        highest: NDArray[Any] = np.fmax.reduce(np.fmax.reduce(tiles, axis=1), axis=2)  # NaN only where there is nothing else
+        highest: NDArray[Any] = np.fmax.reduce(
+            np.fmax.reduce(tiles, axis=1), axis=2
+        )  # NaN only where there is nothing else
         lowest: NDArray[Any] = np.fmin.reduce(np.fmin.reduce(tiles, axis=1), axis=2)
         cells = np.where(highest >= -lowest, highest, lowest)
     else:

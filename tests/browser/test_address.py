@@ -10,10 +10,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from pgb_core.settings import get_settings
-from tests.browser.test_accessibility import settled
-from tests.browser.test_app import click_first_group
+from tests.browser.test_app import choose, click_first_group
+from tests.browser.test_pages import settled
 from tests.sample_run import make_sample_run
-from ui.frame import PAGES
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -95,12 +94,27 @@ def back_to(page: Page, reached: Callable[[], bool]) -> None:
         settled(page)
 
 
-@pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("width", [420, 768, 1920])
-def test_no_page_scrolls_sideways(page: Page, server: str, run: Path, name: str, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    page.goto(f"{server}/{name}?run={run.name}")
+def test_two_sessions_do_not_see_each_others_selections(page: Page, server: str, run: Path) -> None:
+    make_sample_run(get_settings().runs_dir, seed=2, sparsity=0.7)
+    page.goto(f"{server}/matrix?run={run.name}&layer=2")
     settled(page)
-    for selector in ("html", "[data-testid=stMain]"):
-        box = page.locator(selector).evaluate("node => [node.scrollWidth, node.clientWidth]")
-        assert box[0] <= box[1], f"{selector} is {box[0]} px wide in {box[1]} px"
+    browser = page.context.browser
+    assert browser is not None
+    other = browser.new_context().new_page()  # another visitor: no cookies in common
+    other.goto(f"{server}/matrix")
+    settled(other)
+    assert run.name not in other.url
+    choose(other, "Layer", "1")
+    expect(other).to_have_url(re.compile("layer=1"))
+    settled(other)
+
+    page.get_by_role("radio", name="Importance").click()
+    expect(page).to_have_url(re.compile(f"run={run.name}.*color=importance"))
+    settled(page)
+    expect(page.get_by_role("combobox", name=re.compile("Layer"))).to_have_value("2")
+    expect(other.get_by_role("radio", name="Importance")).not_to_be_checked()
+    other.get_by_role("link", name="Layers").click()
+    expect(other.get_by_role("heading", name="Network")).to_be_visible()
+    settled(other)
+    assert run.name not in other.url
+    other.context.close()
