@@ -133,7 +133,7 @@ def forward_of(model: nn.Module, engine: str, folder: Path, threads: int) -> For
     if engine == "onnxruntime":
         return latency.onnx_forward_of(model, folder, threads)
     if engine == "compiled":
-        torch._dynamo.config.recompile_limit = MODELS  # all share the code of one class, each with other shapes
+        torch._dynamo.config.recompile_limit = MODELS  # noqa: SLF001  # they share code, and differ in shapes
         return latency.forward_of(torch.compile(model, fullgraph=True))  # type: ignore[arg-type]
     return latency.forward_of(model)
 

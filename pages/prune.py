@@ -7,7 +7,7 @@ import streamlit as st
 from pgb_core import store
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
-from ui import charts, form, frame, job, result, runs, url, words
+from ui import charts, form, frame, job, result, runs, url
 
 RECENT = 8
 
@@ -53,17 +53,7 @@ def recent() -> None:
     st.caption("Select a row to open its run.")
     charts.pick_table(
         [runs.row(run) for run in found],
-        {
-            "name": st.column_config.TextColumn("Name", help=words.NAME),
-            "state": "State",
-            "created": "Started",
-            "checkpoint": "Checkpoint",
-            "task": "Task",
-            "method": st.column_config.TextColumn("Method", help=words.METHOD),
-            "sparsity": charts.percent_column("Target", words.SPARSITY),
-            "score": charts.percent_column("Score", words.SCORE),
-            "speedup": st.column_config.NumberColumn("Speed-up", format="%.2f ×", help=words.SPEEDUP),
-        },
+        runs.columns(found),
         key="recent",
         alt="The newest runs with their settings, state, score and measured speed-up.",
         selected=None,

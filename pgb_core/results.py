@@ -163,23 +163,35 @@ def save_options(
 ) -> None:
     """Write the option table of every sublayer, and which option was chosen, into run folder `folder`.
 
-    Beside its own values an option has its `flops`, the `methods` that may choose it, and whether the constraints of
-    the run's `spec` admit it: a table is shared by several methods, and holds what any of them may choose.
+    Beside its own values an option has its `flops`, its `group_units` (heads or neurons in each group), the `methods`
+    that may choose it, and whether the constraints of the run's `spec` admit it: a table is shared by several methods,
+    and holds what any of them may choose.
     """
     entries = []
     for sub, table, option in zip(sublayers, tables, chosen, strict=True):
-        offers = table_of(sub.layer, [(entry.layout, entry.loss) for entry in table], "flops").offers
+        offers = table_of(sub.layer, [(entry.layout, entry.loss) for entry in table], spec.budget).offers
         options = [
             {
-                **entry.to_dict(),
-                "flops": offer.cost,
+                **found,
                 "methods": choosers(entry.layout) if spec.method in TABLE_METHODS else [spec.method],
                 "admitted": spec.constraints.admit(sub.layer, sub.shape.kind, offer.groups, offer.units),
             }
-            for entry, offer in zip(table, offers, strict=True)
+            for entry, offer, found in zip(table, offers, _described(sub, table), strict=True)
         ]
         entries.append({"layer": sub.layer, "kind": sub.shape.kind, "chosen": option, "options": options})
     store.write_json(folder / "options.json", {"schema": store.SCHEMA, "sublayers": entries})
+
+
+def _described(sub: Sublayer, table: Sequence[Option]) -> list[dict[str, Any]]:
+    """The options of a sublayer as they are written."""
+    return [
+        {
+            **entry.to_dict(),
+            "flops": cost_of(entry.layout, "flops"),
+            "group_units": [len(rows) // sub.shape.width for rows in entry.layout.matrices()[0].row_groups],
+        }
+        for entry in table
+    ]
 
 
 def save_record(
@@ -197,16 +209,8 @@ def save_record(
     """
     entries = []
     for sub, table in zip(sublayers, tables, strict=True):
-        flops = table_of(sub.layer, [(entry.layout, entry.loss) for entry in table], "flops").offers
-        options = [
-            {
-                **entry.to_dict(),
-                "flops": offer.cost,
-                "methods": choosers(entry.layout),
-                "group_units": [len(rows) // sub.shape.width for rows in entry.layout.matrices()[0].row_groups],
-            }
-            for entry, offer in zip(table, flops, strict=True)
-        ]
+        found = zip(table, _described(sub, table), strict=True)
+        options = [{**values, "methods": choosers(entry.layout)} for entry, values in found]
         entries.append((sub.layer, sub.shape, options))
     sizes = {
         "parameters": evaluation.parameters(dense),

@@ -83,11 +83,9 @@ def matches(run: Run, text: str) -> bool:
 def table(shown: Sequence[Run], used: dict[str, int], chosen: Run | None) -> None:
     """The runs, one a row; selecting one puts it in the URL."""
     ids = [run.id for run in shown]
-    own: dict[str, Any] = {}  # a phone has no room for empty columns
+    pinned: dict[str, Any] = {}  # a phone has no room for empty columns
     if any(run.label.pinned for run in shown):
-        own["pinned"] = st.column_config.TextColumn("Pin", help=words.PIN, width=40)
-    if any(run.label.name for run in shown):
-        own["name"] = st.column_config.TextColumn("Name", help=words.NAME, width=180)
+        pinned["pinned"] = st.column_config.TextColumn("Pin", help=words.PIN, width=40)
     charts.pick_table(
         [
             {
@@ -98,15 +96,8 @@ def table(shown: Sequence[Run], used: dict[str, int], chosen: Run | None) -> Non
             for run in shown
         ],
         {
-            **own,
-            "state": "State",
-            "created": "Started",
-            "checkpoint": "Checkpoint",
-            "task": "Task",
-            "method": st.column_config.TextColumn("Method", help=words.METHOD),
-            "sparsity": charts.percent_column("Target", words.SPARSITY),
-            "score": charts.percent_column("Score", words.SCORE),
-            "speedup": st.column_config.NumberColumn("Speed-up", format="%.2f ×", help=words.SPEEDUP),
+            **pinned,
+            **runs.columns(shown),
             "megabytes": st.column_config.NumberColumn("Disk", format="%.1f MB", help=words.DISK),
         },
         # the place of a row means another run when other rows are shown

@@ -13,7 +13,7 @@ from pgb_core.errors import RunError
 from pgb_core.figures.scores import final_step
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
-from ui import frame, units, url, words
+from ui import charts, frame, units, url, words
 
 OF_A_MATRIX = ("group", "row", "column", "first_row", "first_column")
 """Query keys that say something of one matrix, and nothing of another."""
@@ -128,6 +128,22 @@ def asked() -> Run | None:
         return None
     remember(run)
     return run
+
+
+def columns(found: Iterable[Run]) -> dict[str, Any]:
+    """The columns of a table whose rows `row` gives; names only where some run has one."""
+    named = any(run.label.name for run in found)
+    return {
+        **({"name": st.column_config.TextColumn("Name", help=words.NAME, width=180)} if named else {}),
+        "state": "State",
+        "created": "Started",
+        "checkpoint": "Checkpoint",
+        "task": "Task",
+        "method": st.column_config.TextColumn("Method", help=words.METHOD),
+        "sparsity": charts.percent_column("Target", words.SPARSITY),
+        "score": charts.percent_column("Score", words.SCORE),
+        "speedup": st.column_config.NumberColumn("Speed-up", format="%.2f ×", help=words.SPEEDUP),
+    }
 
 
 def pick(need: str) -> Run | None:
