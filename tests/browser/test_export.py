@@ -61,7 +61,7 @@ def test_exported_files_open_and_say_what_the_chart_says(page: Page, server: str
 
     view = matrices.read_matrix(store.read_run(run), 0, "feed_forward", "output")
     table = figures.overview_table(view, "permuted", "weight")
-    with files["csv"].open(encoding="utf-8", newline="") as file:
+    with files["csv"].open(encoding="utf-8-sig", newline="") as file:
         heading, *rows = csv.reader(file)
     assert heading == list(table)
     np.testing.assert_array_equal(np.array(rows, dtype=np.float32), np.stack(list(table.values()), axis=1))
