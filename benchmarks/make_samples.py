@@ -2,9 +2,9 @@
 
     python -m benchmarks.make_samples RUN_FOLDER ... [--machine "2 cores of an AMD EPYC"] [--out pgb_core/samples]
 
-A sample has the spec, the result, the option tables and the layout of its run; no model, no log, no path of the machine
-that made it. Importance is kept for two matrices of one layer, in a few steps of a logarithmic scale, in a file that
-samples of equal importance share. What was in the folder before is replaced. Prints the size of each sample.
+A sample has the spec, the result, the option tables and the layout of its run, and its answers where they are few; no
+model, no log, no path of the machine that made it. Importance is kept for two matrices of one layer, in a few steps of a
+logarithmic scale, in a file that samples of equal importance share. What was in the folder before is replaced. Prints the size of each sample.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from typing import Any
 
 from safetensors.numpy import load_file, save
 
-from pgb_core import disk, files, matrices, store
+from pgb_core import answers, disk, files, matrices, store
 from pgb_core.store import Run
 
 MATRICES = (("attention", "query"), ("feed_forward", "intermediate"))
 """Kind and name of the matrices whose importance is kept, in the layer that has groups in most runs."""
+ANSWERS_BYTES = 50_000
+"""Answers to single examples are kept, so that samples can be compared by them, where they are not more than this."""
 SECRETS = ("checkpoint_path", "train_file", "eval_file")
 """What a spec says of the machine that the run was made on; without them readers take what is shared by all."""
 
@@ -96,6 +98,9 @@ def write_sample(run: Run, out: Path, machine: str, layer: int) -> Path:
     for name in ("options.json", "layout.json", "layout.safetensors"):
         if (run.path / name).exists():  # a method with rules of its own has no options
             files.pack(path / name, (run.path / name).read_bytes())
+    said = run.path / answers.FILE
+    if said.exists() and said.stat().st_size <= ANSWERS_BYTES:
+        shutil.copyfile(said, path / answers.FILE)
     return path
 
 
