@@ -3,8 +3,8 @@
     python -m benchmarks.make_samples RUN_FOLDER ... [--machine "2 cores of an AMD EPYC"] [--out pgb_core/samples]
 
 A sample has the spec, the result, the option tables and the layout of its run, and its answers where they are few; no
-model, no log, no path of the machine that made it. Importance is kept for two matrices of one layer, in a few steps of a
-logarithmic scale, in a file that samples of equal importance share. What was in the folder before is replaced. Prints
+model, no log, no path of the machine that made it. Importance is kept for two matrices of one layer, in a few steps of
+a logarithmic scale, in a file that samples of equal importance share. What was in the folder before is replaced. Prints
 the size of each sample.
 """
 

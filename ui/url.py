@@ -21,12 +21,22 @@ def write(**values: str | None) -> None:
 
 def current() -> dict[str, str]:
     """What the page shows, as the query will say once the page is drawn: defaults are in it already."""
-    return {**st.query_params.to_dict(), **st.session_state.get(_PENDING, {})}
+    return {**st.query_params.to_dict(), **_taken()}
 
 
 def settle() -> None:
     """Put the defaults that the page's widgets took in the query, all at once; the frame calls this after the page."""
-    write(**st.session_state.pop(_PENDING, {}))
+    write(**_taken())
+    st.session_state.pop(_PENDING, None)
+
+
+def _taken() -> dict[str, str]:
+    """The defaults that were taken, but for those in whose place the query says something else by now.
+
+    A click may have stopped the page before its defaults were put in the query.
+    """
+    pending = st.session_state.get(_PENDING, {})
+    return {name: default for name, (asked, default) in pending.items() if st.query_params.get(name) == asked}
 
 
 def here() -> str:
@@ -42,7 +52,7 @@ def read(name: str, options: Sequence[str], default: str, noun: str) -> str:
         st.warning(f"The link asks for {noun} “{asked[:40]}”, which is not here. You see {default} instead.")
     if asked in options:
         return asked
-    st.session_state[_PENDING] = {**st.session_state.get(_PENDING, {}), name: default}
+    st.session_state[_PENDING] = {**st.session_state.get(_PENDING, {}), name: (asked, default)}
     return default
 
 

@@ -44,6 +44,7 @@ def test_a_copied_link_restores_matrix_group_weight_and_window(page: Page, serve
     page.get_by_role("spinbutton", name="Original column").fill("5")
     page.keyboard.press("Tab")
     expect(page.get_by_text("In the checkpoint")).to_be_visible()
+    settled(page)  # a click on what is just drawn anew is lost
     page.get_by_role("radio", name="Permuted").click()
     expect(page).to_have_url(re.compile("stage=permuted"))
     settled(page)

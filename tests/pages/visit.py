@@ -36,7 +36,7 @@ def query(app: AppTest, name: str) -> str | None:
     """
     value: Any = app.query_params.get(name)
     if value is None and "url_pending" in app.session_state:
-        value = app.session_state["url_pending"].get(name)
+        _, value = app.session_state["url_pending"].get(name, (None, None))
     return value[0] if isinstance(value, list) else value
 
 
