@@ -228,6 +228,9 @@ def structure(both: tuple[Side, Side]) -> None:
 
 def same_matrix(both: tuple[Side, Side]) -> None:
     """One matrix of both models on one color scale."""
+    if any(side.run.sample for side in both):
+        st.info(words.SAMPLE_COMPARED)
+        return
     pruned = next((side for side in both if not side.dense), both[0])
     try:
         layer, kind, name = choose_matrix(pruned.run)
@@ -235,17 +238,12 @@ def same_matrix(both: tuple[Side, Side]) -> None:
     except RunError as error:
         st.error(str(error))
         return
-    known = [found for found in values if found is not None]
-    limit = figures.common_limit(known)
+    limit = figures.common_limit([found for found in values if found is not None])
     for column, side, found in zip(st.columns(2), both, values, strict=True):
         with column:
             st.markdown(f"**{side.letter}** {side.name}")
             if found is None:
-                st.info(
-                    words.SAMPLE_COMPARED
-                    if side.run.sample
-                    else "The checkpoint is no longer where it was or has changed since: its weights cannot be shown."
-                )
+                st.info("The checkpoint is no longer where it was or has changed since: its weights cannot be shown.")
                 continue
             facts = figures.matrix_table(found)
             if not facts["weights"]:
@@ -287,8 +285,8 @@ def file_words(both: tuple[Side, Side]) -> str:
 
 def choose_matrix(run: Run) -> tuple[int, str, str]:
     """The matrix that the URL names, by layer from 0, kind and name."""
-    layouts, readable = matrices.read_layouts(run), matrices.readable(run)
-    keys = [key for key in layouts if key in readable]
+    layouts = matrices.read_layouts(run)
+    keys = list(layouts)
     # one with several groups says most, one of which nothing is kept says least
     first = max(keys, key=lambda key: min(len(layouts[key].row_groups), 2))
     layers = {str(layer + 1): str(layer + 1) for layer in sorted({key[0] for key in keys})}

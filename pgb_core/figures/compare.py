@@ -112,7 +112,7 @@ def structure_table(first: Sequence[Sublayer], second: Sequence[Sublayer]) -> li
 
 def common_limit(matrices: Sequence[NDArray[np.float32]]) -> float:
     """Where one color scale for all `matrices` saturates: the 99.5th percentile of the magnitude of what is kept."""
-    kept = np.concatenate([np.abs(values[~np.isnan(values)]) for values in matrices])
+    kept = np.concatenate([np.empty(0), *(np.abs(values[~np.isnan(values)]) for values in matrices)])
     return float(np.quantile(kept, 0.995)) or 1.0 if kept.size else 1.0
 
 

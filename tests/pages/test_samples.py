@@ -78,6 +78,14 @@ def test_a_page_opens_with_a_run_of_the_server_rather_than_a_sample() -> None:
     assert MARK not in words(app)
 
 
+def test_two_samples_are_compared_but_for_what_needs_their_weights() -> None:
+    app = visit("trade_off", view="compare")
+    assert "came without weights" in words(app)
+    (structure,) = charts(app)
+    assert "Share of weights" in structure.alt
+    assert "came without its model" in words(visit("trade_off", view="try"))
+
+
 def test_a_setting_hides_them(sample: store.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGB_SHOW_SAMPLES", "0")
     assert "No finished run yet" in words(visit("matrix", run=sample.id))
