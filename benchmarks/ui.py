@@ -3,10 +3,11 @@
     python -m benchmarks.ui [--parts pages slider memory] [--moves 60] [--sessions 20] [--wait 150] [--shape minilm]
 
 Starts the real server on a free port, with made up runs of the given shape and a made up scored record of the shape of
-BERT-base, and visits it with Chromium. *Pages*: from the request to the last chart, cold (the first visit of the page
-on this server) and warm, and what came over the websocket. *Slider*: from the key press to the frame in which the bars
-of the network have changed. *Memory*: of the server process before sessions are opened, with all open, and after
-Streamlit has given them up. Prints Markdown.
+BERT-base, and visits it with Chromium. *Pages*: seconds from the request to the last chart, cold (the first visit of
+the page on this server), by a new session and, from the click on its link, in a session that has seen it (medians of
+three), and what came over the websocket. *Slider*: from the key press to the frame in which the bars of the network have
+changed. *Memory*: of the server process before sessions are opened, with all open, and after Streamlit has given them
+up. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run")
 SHAPES = {"tiny": SampleShape(), "minilm": MINILM, "base": SampleShape(12, 768, 12, 3072)}
 PATIENCE_MS = 120_000
+VISITS = 3
 WITHIN = 0.10
 """How much more memory than before there may be when the sessions are gone."""
 
@@ -112,25 +114,37 @@ def drawn(page: Page) -> float:
 # --- the parts -----------------------------------------------------------------------------------------------------
 
 
-def visit(browser: Browser, address: str) -> tuple[float, int, int]:
-    """Seconds, bytes over the websocket and number of charts of one visit by a new session."""
+def visit(browser: Browser, address: str, title: str) -> tuple[float, float, int, int]:
+    """One visit by a new session: seconds to the page, seconds back to it from another page of the same session, bytes
+    over the websocket until it was first drawn, number of charts.
+    """
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     sizes: list[int] = []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda payload: sizes.append(len(payload))))
     page.goto(address, timeout=PATIENCE_MS)
-    seconds = drawn(page)
-    charts = page.locator(".js-plotly-plot").count()
+    seconds, size, charts = drawn(page), sum(sizes), page.locator(".js-plotly-plot").count()
+    follow(page, next(other for other, _ in PAGES.values() if other != title))
+    again = follow(page, title)
     page.close()
-    return seconds, sum(sizes), charts
+    return seconds, again, size, charts
+
+
+def follow(page: Page, title: str) -> float:
+    """Click the link to a page at the top; seconds until that page is drawn."""
+    link = page.get_by_role("navigation").get_by_role("link", name=title, exact=True)
+    began = float(link.evaluate("link => { window.since = null; link.click(); return performance.now() }"))
+    page.wait_for_url(f"**{link.get_attribute('href') or ''}*")
+    return drawn(page) - began / 1000
 
 
 def pages(browser: Browser, address: str) -> str:
     """Render time and payload of every page."""
-    rows = [["page", "cold s", "warm s", "payload MB", "charts"]]
+    rows = [["page", "cold s", "new session s", "same session s", "payload MB", "charts"]]
     for name, (title, _) in PAGES.items():
-        cold, size, charts = visit(browser, f"{address}/{name}")
-        warm = min(visit(browser, f"{address}/{name}")[0] for _ in range(3))
-        rows.append([title, f"{cold:.2f}", f"{warm:.2f}", f"{size / 1e6:.2f}", str(charts)])
+        cold, _, size, charts = visit(browser, f"{address}/{name}", title)
+        later = [visit(browser, f"{address}/{name}", title)[:2] for _ in range(VISITS)]
+        new, same = np.median(np.array(later), axis=0)
+        rows.append([title, f"{cold:.2f}", f"{new:.2f}", f"{same:.2f}", f"{size / 1e6:.2f}", str(charts)])
     return markdown(rows)
 
 
