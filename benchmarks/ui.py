@@ -5,9 +5,9 @@
 Starts the real server on a free port, with made up runs of the given shape and a made up scored record of the shape of
 BERT-base, and visits it with Chromium. *Pages*: seconds from the request to the last chart, cold (the first visit of
 the page on this server), by a new session and, from the click on its link, in a session that has seen it (medians of
-three), and what came over the websocket. *Slider*: from the key press to the frame in which the bars of the network have
-changed. *Memory*: of the server process before sessions are opened, with all open, and after Streamlit has given them
-up. Prints Markdown.
+three), and what came over the websocket. *Slider*: from the key press to the frame in which the bars of the network
+have changed. *Memory*: of the server process before sessions are opened, with all open, and after Streamlit has given
+them up. Prints Markdown.
 """
 
 from __future__ import annotations
