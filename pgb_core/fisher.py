@@ -109,4 +109,4 @@ def exit_gradients(
             real = batch.attention_mask.bool()
             for parts, of_directions in zip(found, zip(*gradients, strict=True), strict=True):
                 parts.append(torch.stack([g[real] for g in of_directions]))
-    return [torch.cat(parts, dim=1) for parts in found]
+    return [torch.cat(found.pop(0), dim=1) for _ in wanted]  # one after another: they are larger than the model
