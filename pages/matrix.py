@@ -23,8 +23,9 @@ def main() -> None:
     if run is None:
         return
     try:
-        found = thumbnails.thumbnails(matrices.read_layouts(run), matrices.read_kept_importance(run))
-        readable = matrices.readable(run)
+        layouts = matrices.read_layouts(run)
+        found = thumbnails.thumbnails(layouts, matrices.read_kept_importance(run))
+        readable = matrices.readable(run) if run.sample else layouts.keys()
         place, color = wall.choose(run, found, readable)
         view = matrices.read_matrix(run, *found[place].key) if found[place].key in readable else None
     except RunError as error:
