@@ -6,9 +6,8 @@ what counts is their ratio, beside the ratio of their FLOPs, which no execution 
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 from pgb_core import checkpoints
 from pgb_core.errors import SpecError
 from pgb_core.evaluation import choose_device, cpu_threads, device_name, flops, load_any
-from pgb_core.modeling_pgb_bert import Constant
 from pgb_core.progress import Step, part, silent
 
 ROUNDS = 15
@@ -144,24 +142,10 @@ def peak_bytes(model: nn.Module, inputs: dict[str, Tensor]) -> int:
         return own + int(torch.cuda.max_memory_allocated(device) - before)
     from torch.distributed._tools.mem_tracker import MemTracker
 
-    with _without_views(model), MemTracker() as tracker:
+    with MemTracker() as tracker:
         model(**inputs)
     peak: dict[Any, int] = tracker.get_tracker_snapshot("peak")[device]
     return own + sum(size for kind, size in peak.items() if getattr(kind, "name", "") in ("ACT", "TEMP"))
-
-
-@contextlib.contextmanager
-def _without_views(model: nn.Module) -> Iterator[None]:
-    """Inside, what a dropped sublayer returns is no view of its bias: as one it asks for gradients even where there are
-    none, and the tracker stumbles over that.
-    """
-    constants = (module for module in model.modules() if isinstance(module, Constant))
-    handles = [module.register_forward_hook(lambda module, args, output: output.detach()) for module in constants]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 # --- two models ----------------------------------------------------------------------------------------------------
@@ -174,7 +158,6 @@ def compare(
     *,
     threads: int | None = None,
     runtime: str = "torch",
-    dense_times: Mapping[Shape, Mapping[str, Any]] | None = None,
     step: Step = silent,
 ) -> list[dict[str, Any]]:
     """The contract's `latency` object for each shape; `ideal_speedup` is the ratio of the FLOPs.
@@ -184,90 +167,57 @@ def compare(
 
     Args:
         runtime: one of `spec.RUNTIMES`; onnxruntime runs on the CPU, where the models must be.
-        dense_times: of `alone`, for every shape: the dense model does not take turns then, which `taking_turns` says.
     """
-    shapes = fitting(pruned, shapes)
+    config: Any = pruned.config
+    cut = (Shape(shape.batch, min(shape.length, config.max_position_embeddings)) for shape in shapes)
+    fitting = list(dict.fromkeys(cut))
     threads = threads or cpu_threads()
     both = {"dense": dense, "pruned": pruned}
-    timed = both if dense_times is None else {"pruned": pruned}
     with tempfile.TemporaryDirectory() as folder:
         if runtime == "torch":
-            forwards = {name: forward_of(model) for name, model in timed.items()}
+            forwards = {name: forward_of(model) for name, model in both.items()}
         else:
             step(0, 1, "writing the graphs")
-            forwards = {name: onnx_forward_of(model, Path(folder, name), threads) for name, model in timed.items()}
-        found = []
-        for n, shape in enumerate(shapes):
-            known = {} if dense_times is None else {"dense": dense_times[shape]}
-            inner = part(step, n / len(shapes), (n + 1) / len(shapes))
-            times = {**known, **_times(shape, timed, forwards, threads, inner, runtime)}
-            found.append(_object(shape, both, times, threads, runtime, taking_turns=dense_times is None))
-        return found
+            forwards = {name: onnx_forward_of(model, Path(folder, name), threads) for name, model in both.items()}
+        return [
+            {
+                **_at(shape, both, forwards, threads, part(step, n / len(fitting), (n + 1) / len(fitting)), runtime),
+                "batch": shape.batch,
+                "length": shape.length,
+                "threads": threads,
+                "device": device_name(next(pruned.parameters()).device),
+                "dtype": "float32",
+                "runtime": runtime,
+            }
+            for n, shape in enumerate(fitting)
+        ]
 
 
-def alone(
-    model: nn.Module, shapes: Sequence[Shape], *, threads: int | None = None, step: Step = silent
-) -> dict[Shape, dict[str, Any]]:
-    """What one torch model takes at each shape that it has positions for: `summary`, and `peak_bytes`."""
-    shapes, threads = fitting(model, shapes), threads or cpu_threads()
-    models, forwards = {"dense": model}, {"dense": forward_of(model)}
-    return {
-        shape: _times(shape, models, forwards, threads, part(step, n / len(shapes), (n + 1) / len(shapes)))["dense"]
-        for n, shape in enumerate(shapes)
-    }
-
-
-def fitting(model: nn.Module, shapes: Sequence[Shape]) -> list[Shape]:
-    """The shapes, cut to as many tokens as the model has positions for, each once."""
-    config: Any = model.config
-    return list(dict.fromkeys(Shape(s.batch, min(s.length, config.max_position_embeddings)) for s in shapes))
-
-
-def _object(
-    shape: Shape,
-    models: Mapping[str, nn.Module],
-    times: Mapping[str, Mapping[str, Any]],
-    threads: int,
-    runtime: str,
-    *,
-    taking_turns: bool,
-) -> dict[str, Any]:
-    """The contract's `latency` object for one shape."""
-    arithmetic = {name: flops(model, batch=shape.batch, length=shape.length) for name, model in models.items()}
-    return {
-        **times,
-        "speedup": times["dense"]["median_ms"] / times["pruned"]["median_ms"],
-        "ideal_speedup": arithmetic["dense"] / arithmetic["pruned"],
-        "batch": shape.batch,
-        "length": shape.length,
-        "threads": threads,
-        "device": device_name(next(models["pruned"].parameters()).device),
-        "dtype": "float32",
-        "runtime": runtime,
-        "taking_turns": taking_turns,
-    }
-
-
-def _times(
+def _at(
     shape: Shape,
     models: Mapping[str, nn.Module],
     forwards: Mapping[str, Forward],
     threads: int,
     step: Step,
-    runtime: str = "torch",
+    runtime: str,
 ) -> dict[str, Any]:
-    """What the models of `forwards` take at one shape."""
+    """What one shape tells of the models `dense` and `pruned`."""
 
     def round_of_shape(done: int, total: int, message: str = "") -> None:
         step(done, total, f"{shape}, {message}")
 
-    inputs = {name: random_inputs(models[name], shape) for name in forwards}
+    inputs = {name: random_inputs(model, shape) for name, model in models.items()}
     times = take_turns(forwards, inputs, threads=threads, step=round_of_shape)
     found: dict[str, Any] = {name: summary(ms) for name, ms in times.items()}
     if runtime == "torch":
-        for name in forwards:
-            found[name]["peak_bytes"] = peak_bytes(models[name], inputs[name])
-    return found
+        for name, model in models.items():
+            found[name]["peak_bytes"] = peak_bytes(model, inputs[name])
+    arithmetic = {name: flops(model, batch=shape.batch, length=shape.length) for name, model in models.items()}
+    return {
+        **found,
+        "speedup": found["dense"]["median_ms"] / found["pruned"]["median_ms"],
+        "ideal_speedup": arithmetic["dense"] / arithmetic["pruned"],
+    }
 
 
 def measure_checkpoints(

@@ -147,10 +147,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
     if spec.latency:
         shapes = latency.GRID if spec.latency_grid else (latency.DEFAULT,)
         with clock.stage("latency"):
-            step = reporter.stage("latency")
-            known = shared.dense_times(shapes, part(step, 0.0, 0.5, "the dense model"))
-            begin = 0.0 if known is None else 0.5
-            latencies = latency.compare(model, pruned, shapes, dense_times=known, step=part(step, begin, 1.0))
+            latencies = latency.compare(model, pruned, shapes, step=reporter.stage("latency"))
     reporter.stage("saving")
     results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
     results.save_layout(folder, sublayers, layouts, scores.importance)

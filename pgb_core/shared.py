@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pgb_core import checkpoints, evaluation, latency, tasks
+from pgb_core import checkpoints, evaluation, tasks
 from pgb_core.batching import Example, encode, stratified_positions
 from pgb_core.joint import Together
-from pgb_core.latency import Shape
 from pgb_core.options import TABLE_METHODS
 from pgb_core.planning import Candidates, Scores, Tables, candidates_of, joint_drops, score, tables_of
 from pgb_core.progress import Step
@@ -107,19 +106,11 @@ class Shared:
     Args:
         spec: of one of the runs; the others agree with it in all that is in `COMMON`.
         methods: of all runs; by default that of `spec` alone.
-        dense_times: what the dense model took at each shape, to be filled when a shape is first needed; None where a
-            run measures the dense model beside its own.
     """
 
-    def __init__(
-        self,
-        spec: PruneSpec,
-        methods: Iterable[str] = (),
-        dense_times: dict[Shape, dict[str, Any]] | None = None,
-    ) -> None:
+    def __init__(self, spec: PruneSpec, methods: Iterable[str] = ()) -> None:
         self._spec = spec
         self._awaited = {family(method) for method in (spec.method, *methods)} - {None}
-        self._dense_times = dense_times
         self._loaded: Loaded | None = None
         self._scores: Scores | None = None
         self._candidates: dict[str, Candidates] = {}
@@ -215,15 +206,6 @@ class Shared:
         if self._dense_logits is None:
             self._dense_logits = evaluation.logits(self._there().model, self.evaluation().examples, step=step)
         return self._dense_logits
-
-    def dense_times(self, shapes: Sequence[Shape], step: Step) -> dict[Shape, dict[str, Any]] | None:
-        """What the dense model takes at each of `shapes`, measured once; None where every run measures it anew."""
-        if self._dense_times is None:
-            return None
-        model = self._there().model
-        missing = [shape for shape in latency.fitting(model, shapes) if shape not in self._dense_times]
-        self._dense_times |= latency.alone(model, missing, step=step)
-        return self._dense_times
 
     def _there(self) -> Loaded:
         if self._loaded is None:

@@ -61,24 +61,6 @@ def test_the_threads_are_fixed_and_given_back() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_a_model_of_dropped_sublayers_alone_has_a_peak(network: Network) -> None:
-    dropped = [cut(sub, dropped_layout(sub.shape)) for sub in network.sublayers]
-    nothing = install(network.model, network.sublayers, dropped)
-    inputs = latency.random_inputs(nothing, SMALL)
-    assert 0 < latency.peak_bytes(nothing, inputs) < latency.peak_bytes(network.model, inputs)
-
-
-def test_the_dense_model_can_be_timed_beforehand(network: Network) -> None:
-    shapes = [SMALL, Shape(1, 8)]
-    times = latency.alone(network.model, [*shapes, SMALL], threads=1)
-    assert list(times) == shapes
-    found = latency.compare(network.model, pruned(network), shapes, threads=1, dense_times=times)
-    for shape, measured in zip(shapes, found, strict=True):
-        assert measured["dense"] == times[shape]
-        assert measured["speedup"] == times[shape]["median_ms"] / measured["pruned"]["median_ms"]
-        assert measured["taking_turns"] is False
-
-
 def without_sublayers(network: Network) -> nn.Module:
     """Nothing is left of an attention and of another layer's feed-forward half."""
     layouts = [(dropped_layout if i in (0, 3) else untouched_layout)(s.shape) for i, s in enumerate(network.sublayers)]

@@ -218,7 +218,6 @@ def _measured(latency: dict[str, Any]) -> str:
         f" Latency: median of {latency['pruned']['repeats']}, batch {latency['batch']}, {latency['length']} tokens, "
         f"{latency['device']}, {units.several(latency['threads'], 'thread')}, {latency['dtype']}; "
         f"the middle 80% of the repeats took {ranges['dense']} dense and {ranges['pruned']} pruned."
-        + ("" if latency.get("taking_turns", True) else " The dense model was timed once, for the whole sweep.")
     )
 
 
