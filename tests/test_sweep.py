@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from pgb_core import JobCancelled, PGBError, PruneSpec, RunError, SpecError, evaluation, latency, planning, prune, store
+from pgb_core import JobCancelled, PGBError, PruneSpec, RunError, SpecError, evaluation, planning, prune, store
 from pgb_core import shared as shared_module
 from pgb_core import sweep as sweep_module
 from pgb_core.shared import Shared
@@ -46,7 +46,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted(shared_module, "candidates_of")
     counted(shared_module, "tables_of")
     counted(evaluation, "logits")
-    counted(latency, "alone")
     return made
 
 
