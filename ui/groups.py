@@ -38,8 +38,16 @@ def table(view: MatrixView, group: int | None) -> None:
         key="groups",
         alt="Groups of the matrix: size, density, kept importance, and the mean weight before and after the refit.",
         selected=None if group is None else group - 1,
-        on_pick=lambda row: url.write(group=None if row is None else str(row + 1), first_row=None, first_column=None),
+        # a table that is drawn anew may say that its row is no longer selected: only the button takes a group back
+        on_pick=lambda row: None if row is None else choose(str(row + 1)),
     )
+    if group is not None:
+        st.button("All groups", icon=":material/close:", type="tertiary", on_click=choose, args=(None,))
+
+
+def choose(group: str | None) -> None:
+    """Put a group, or none, in the URL; the exact window goes there."""
+    url.write(group=group, first_row=None, first_column=None)
 
 
 def chosen_weight(view: MatrixView) -> Followed | None:
