@@ -92,7 +92,7 @@ def explore(place: str, latency: LatencyTable | None, learned: Experience | None
         return
     band = learned.band(found.loss) if learned else None
     totals = replan.totals(record, found.options, latency)
-    plan.headline(record, totals, found, latency, band)
+    plan.headline(record, totals, found, latency)
     st.markdown(figures.explain_band(band, learned, past), help=words.BAND)
     left, right = st.columns([5, 4], gap="medium")
     with left:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import streamlit as st
 
 from pgb_core import replan, what_if
-from pgb_core.experience import Band
 from pgb_core.figures import network, options
 from pgb_core.figures import what_if as figures
 from pgb_core.latency_table import LatencyTable
@@ -18,12 +17,11 @@ from ui.records import Prospect
 from ui.wishes import Wish
 
 
-def headline(record: Record, found: Totals, plan: Plan, latency: LatencyTable | None, band: Band | None) -> None:
+def headline(record: Record, found: Totals, plan: Plan, latency: LatencyTable | None) -> None:
     """The numbers of a plan, each beside the dense model's."""
     sizes = record.sizes
     with st.container(horizontal=True, gap="small"):
-        expected = "nats" if band is None else f"nats, score {figures.points(-band.expected)}"
-        _metric("Predicted loss", f"{plan.loss:.3g}", expected, words.PREDICTED_LOSS)
+        _metric("Predicted loss", f"{plan.loss:.3g}", "nats", words.PREDICTED_LOSS)
         _metric("Weights removed", units.percent(found.sparsity), "of the encoder", words.SPARSITY)
         for title, value, dense, text, help_text in (
             ("Parameters", found.parameters, record.dense["parameters"], units.count, words.PARAMETERS),
