@@ -25,7 +25,7 @@ def show(members: list[Run]) -> None:
     cited = published(members[0].spec["task"], score["metric"])
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
-        cost = url.select(st.segmented_control, "Cost", "cost", COSTS, required=True, help=words.COST)
+        cost = url.select(st.segmented_control, "Cost", "cost", COSTS, required=True, wrap=True, help=words.COST)
     with right:
         if cited:
             options = {"show": "Show", "hide": "Hide"}
