@@ -43,15 +43,7 @@ def show() -> None:
         files = choose_files(task, settings)
         target = st.container()  # its label depends on a choice below
         method = _method()
-        offered = devices()
-        device = st.selectbox(
-            "Device",
-            list(offered),
-            format_func=offered.__getitem__,
-            key="device",
-            persist_state="session",
-            help=words.DEVICE,
-        )
+        device = choose_device()
         advanced = _advanced(settings, method, _sizes(checkpoint, settings))
         with target:
             sparsity = st.slider(
@@ -184,6 +176,36 @@ def _sizes(checkpoint: str | None, settings: Settings) -> Sizes:
     return UNKNOWN
 
 
+def choose_device() -> str:
+    """Where to compute, of what this server has."""
+    offered = devices()
+    chosen: str = st.selectbox(
+        "Device",
+        list(offered),
+        format_func=offered.__getitem__,
+        key="device",
+        persist_state="session",
+        help=words.DEVICE,
+    )
+    return chosen
+
+
+def calibration_samples(settings: Settings) -> int:
+    """How many training examples are scored on."""
+    return int(
+        st.number_input(
+            "Calibration samples",
+            8,
+            settings.max_calibration_samples,
+            1024,
+            step=128,
+            key="calibration_samples",
+            persist_state="session",
+            help=words.CALIBRATION,
+        )
+    )
+
+
 def _advanced(settings: Settings, method: str, sizes: Sizes) -> dict[str, Any]:
     """The options that most people leave alone."""
     keep: dict[str, Any] = {"persist_state": "session"}
@@ -202,16 +224,7 @@ def _advanced(settings: Settings, method: str, sizes: Sizes) -> dict[str, Any]:
             epochs = st.number_input(
                 "Recovery epochs", 0, settings.max_recover_epochs, 0, key="recover_epochs", help=words.RECOVERY, **keep
             )
-            samples = st.number_input(
-                "Calibration samples",
-                8,
-                settings.max_calibration_samples,
-                1024,
-                step=128,
-                key="calibration_samples",
-                help=words.CALIBRATION,
-                **keep,
-            )
+            samples = calibration_samples(settings)
         with right:
             seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", help=words.SEED, **keep)
             length = st.number_input(
@@ -236,7 +249,7 @@ def _advanced(settings: Settings, method: str, sizes: Sizes) -> dict[str, Any]:
         **limits,
         "importance": importance,
         "recover_epochs": int(epochs),
-        "calibration_samples": int(samples),
+        "calibration_samples": samples,
         "seed": int(seed),
         "max_length": int(length) or None,
         "latency": latency,

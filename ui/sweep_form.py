@@ -13,7 +13,6 @@ from pgb_core.spec import METHODS, PruneSpec
 from pgb_core.sweep_spec import SweepSpec
 from pgb_core.tasks import TASKS
 from ui import form, labels, units, url, words
-from ui.devices import devices
 
 TARGETS = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96)
 FIRST_TARGETS, FIRST_METHODS = (0.5, 0.75, 0.88), ("pgb", "structured")
@@ -96,22 +95,10 @@ def _axes(settings: Settings) -> dict[str, tuple[Any, ...]]:
 def _advanced(settings: Settings) -> dict[str, Any]:
     """What all points have in common and most people leave alone."""
     with st.expander("Advanced options"):
-        offered = devices()
-        device = st.selectbox(
-            "Device", list(offered), format_func=offered.__getitem__, key="device", help=words.DEVICE, **_KEEP
-        )
-        samples = st.number_input(
-            "Calibration samples",
-            8,
-            settings.max_calibration_samples,
-            1024,
-            step=128,
-            key="calibration_samples",
-            help=words.CALIBRATION,
-            **_KEEP,
-        )
+        device = form.choose_device()
+        samples = form.calibration_samples(settings)
         latency = st.checkbox("Measure latency", True, key="latency", **_KEEP)
-    return {"device": device, "calibration_samples": int(samples), "latency": latency}
+    return {"device": device, "calibration_samples": samples, "latency": latency}
 
 
 def _start(values: dict[str, Any], axes: dict[str, tuple[Any, ...]], files: tuple[Any, Any]) -> None:
