@@ -25,9 +25,10 @@ from pgb_core.layout import IntArray, Kind, Layout, MatrixLayout
 from pgb_core.store import SCHEMA, Run, read_json, write_json
 from pgb_core.weights import read_weights
 
-LEVELS = 16
 DECADES = 4
-"""Steps of a logarithmic scale, and powers of ten that it spans, in which a sample run keeps importance."""
+"""Powers of ten below the matrix's largest value that the logarithmic scale of importance spans."""
+LEVELS = 16
+"""Steps of that scale in which a sample run keeps importance."""
 
 
 def write_layout(

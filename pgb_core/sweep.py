@@ -82,7 +82,7 @@ def _claim(path: Path) -> store.Status:
         if earlier.active and earlier.pid not in (None, os.getpid()):
             raise RunError(f"Another process is writing a sweep into {path}; choose another folder.")
         created = earlier.created
-    status = store.Status("running", created=created, started=time.time(), message="starting")
+    status = store.Status("running", created=created, started=time.time(), message="starting", job="sweep")
     return store.write_status(path, store.this_process(status))
 
 

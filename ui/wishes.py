@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +109,10 @@ def _number(
     if asked is not None:
         try:
             value = type(low)(asked)
+            if not math.isfinite(value):
+                raise ValueError(asked)
         except ValueError:
+            value = default
             st.warning(f"The link asks for {label.lower()} “{asked[:20]}”, which is no number of that kind.")
         value = value if value is None else min(max(value, low), high if high is not None else value)
     st.session_state[key] = value

@@ -13,7 +13,7 @@ from pgb_core.figures.pooling import pool
 from pgb_core.figures.style import BADGE, FOLLOWED, GRID, OUTLINE, RISING, SIGNED, frame, symmetric_limit
 from pgb_core.following import Followed
 from pgb_core.layout import IntArray
-from pgb_core.matrices import MatrixView
+from pgb_core.matrices import DECADES, MatrixView
 
 Stage = Literal["original", "permuted", "pruned"]
 Color = Literal["weight", "importance"]
@@ -23,8 +23,6 @@ STAGES: dict[Stage, str] = {
     "pruned": "Pruned",
 }
 WINDOW = 256
-DECADES = 4
-"""Importance is drawn on a logarithmic scale of this many decades below the matrix's largest value."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,10 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.colors import get_colorscale
 
-from pgb_core.figures.matrix import DECADES
 from pgb_core.figures.style import FOLLOWED, GRID, OUTLINE, RISING, frame
 from pgb_core.following import Followed
 from pgb_core.layout import IntArray
-from pgb_core.matrices import MatrixView
+from pgb_core.matrices import DECADES, MatrixView
 
 MOVES = 6
 """Steps in which the columns reach their places; the rows take as many."""

@@ -195,6 +195,14 @@ def test_a_bad_query_gets_a_friendly_line_and_the_page_all_the_same(record: Reco
     assert len(charts(app)) == 3
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_target_that_is_no_finite_number_gets_a_friendly_line(record: Record, value: str) -> None:
+    keep_sample_table(get_settings().cache_dir)
+    app = visit("what_if", record=record.key, goal="latency", target=value)
+    assert value in app.warning[0].value
+    assert len(charts(app)) == 3
+
+
 def test_a_target_out_of_reach_is_told_and_the_controls_stay(record: Record) -> None:
     app = visit(
         "what_if", record=record.key, method="structured", target="95", pins="0.feed_forward:64,1.feed_forward:64"
