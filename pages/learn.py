@@ -130,7 +130,7 @@ def term() -> glossary.Term | None:
         st.warning(f"The link asks for the term “{asked[:40]}”, which is not in the glossary.")
         url.write(term=None)
         asked = None
-    st.session_state["term"] = asked
+    url.put("term", asked)
     st.selectbox(
         "Find a term",
         sorted(glossary.TERMS),

@@ -44,7 +44,7 @@ def show(found: Sequence[Run], chosen: Run | None) -> None:
 def search_box() -> str:
     """What to look for; kept in the URL."""
     key = "url_q"
-    st.session_state[key] = st.query_params.get("q", "")[:SEARCH_LENGTH]
+    url.put(key, st.query_params.get("q", "")[:SEARCH_LENGTH])
 
     def changed() -> None:
         url.write(q=st.session_state[key].strip() or None)

@@ -56,6 +56,15 @@ def read(name: str, options: Sequence[str], default: str, noun: str) -> str:
     return default
 
 
+def put(key: str, value: object) -> None:
+    """Let the widget `key` show `value`.
+
+    Only when it shows another: what is put in it overrides in the browser what the visitor has moved on to meanwhile.
+    """
+    if key not in st.session_state or st.session_state[key] != value:
+        st.session_state[key] = value
+
+
 def select(
     widget: Callable[..., Any],
     label: str,
@@ -74,7 +83,7 @@ def select(
     """
     key = f"url_{name}"
     names = list(options)
-    st.session_state[key] = read(name, names, default or names[0], label.lower())
+    put(key, read(name, names, default or names[0], label.lower()))
 
     def changed() -> None:
         write(**{name: st.session_state[key]}, **dict.fromkeys(resets))
@@ -96,7 +105,7 @@ def number(
     if asked is not None and not good:
         st.warning(f"The link asks for {label.lower()} “{asked[:20]}”, which is not from 0 to {last}.")
         write(**{name: None})
-    st.session_state[key] = int(asked) if asked is not None and good else default
+    put(key, int(asked) if asked is not None and good else default)
 
     def changed() -> None:
         value = st.session_state[key]

@@ -115,7 +115,7 @@ def _number(
             value = default
             st.warning(f"The link asks for {label.lower()} “{asked[:20]}”, which is no number of that kind.")
         value = value if value is None else min(max(value, low), high if high is not None else value)
-    st.session_state[key] = value
+    url.put(key, value)
     url.write(**{name: None if value is None else str(value)})
 
     def changed() -> None:
@@ -147,7 +147,7 @@ def _pins(record: Record) -> tuple[Pin, ...]:
     """The pinned sublayers, each with the heads or neurons that it keeps at least."""
     have = {str(Pin(s.layer, s.shape.kind)): s.shape.units for s in record.sublayers}
     kept = {pin: pin.keep for pin in _asked_pins(have)}
-    st.session_state[_PINNED] = [str(Pin(pin.layer, pin.kind)) for pin in kept]
+    url.put(_PINNED, [str(Pin(pin.layer, pin.kind)) for pin in kept])
 
     def changed() -> None:
         before = {str(Pin(pin.layer, pin.kind)): pin for pin in kept}
@@ -166,7 +166,7 @@ def _pins(record: Record) -> tuple[Pin, ...]:
     for pin, keep in kept.items():
         name = str(Pin(pin.layer, pin.kind))
         key = f"what_if_keep_{name}"
-        st.session_state[key] = keep
+        url.put(key, keep)
 
         def rewrite(pin: Pin = pin, key: str = key) -> None:
             new = Pin(pin.layer, pin.kind, st.session_state[key])

@@ -41,3 +41,23 @@ def test_a_default_of_a_page_that_was_stopped_does_not_undo_what_was_chosen_mean
     app.run()
     assert app.text[1].value == "[('stage', 'permuted')]"
     assert app.query_params["stage"] == "permuted"
+
+
+def slider_page() -> None:
+    import streamlit as st
+
+    from ui import url
+
+    url.number(st.slider, "Group", "group", 9, default=0)
+
+
+def test_a_slider_is_not_set_back_to_what_it_just_sent() -> None:
+    """The visitor may have moved on; only a value that came from elsewhere is put in the browser."""
+    app = AppTest.from_function(slider_page).run()
+    moved = app.slider[0].set_value(4).run()
+    assert moved.query_params["group"] == "4" and moved.slider[0].value == 4
+    assert not moved.slider[0].proto.set_value
+    moved.query_params["group"] = "7"
+    led = moved.run()
+    assert led.slider[0].value == 7
+    assert led.slider[0].proto.set_value
