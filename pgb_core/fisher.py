@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pgb_core.architectures import Sublayer, attention_mask, classify, embed
+from pgb_core.architectures import Sublayer, attention_mask, embed, predict
 from pgb_core.batching import Batch
 
 DRAWS = 4
@@ -79,7 +79,7 @@ def trace(model: nn.Module, sublayers: Sequence[Sublayer], batch: Batch) -> tupl
         output = sub.exit(hidden)
         traces.append(((x, hidden), [*entries, output]))
         x = sub.norm(x + output)
-    return traces, classify(model, x)
+    return traces, predict(model, x)
 
 
 def exit_gradients(

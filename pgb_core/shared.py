@@ -25,7 +25,7 @@ from pgb_core.progress import Step
 from pgb_core.spec import BASELINES, PruneSpec
 
 if TYPE_CHECKING:
-    from transformers import BertTokenizer
+    from transformers import PreTrainedTokenizerFast
 
 COMMON = (
     "checkpoint",
@@ -48,7 +48,7 @@ class Loaded:
 
     checkpoint: checkpoints.Checkpoint
     model: nn.Module
-    tokenizer: BertTokenizer
+    tokenizer: PreTrainedTokenizerFast
     data: tasks.TaskData
     device: torch.device
     max_length: int

@@ -30,7 +30,7 @@ from pgb_core.trial import MAX_CHARACTERS
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import BertTokenizer
+    from transformers import PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Held:
     """A model that is loaded, with what turns a text into its input."""
 
     model: nn.Module
-    tokenizer: BertTokenizer
+    tokenizer: PreTrainedTokenizerFast
     max_length: int
 
 
