@@ -6,8 +6,6 @@ Importing this module imports neither torch nor transformers.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from pgb_core import hub
+from pgb_core import hub, tokenizer_file
 from pgb_core.errors import CheckpointError, raise_if_cancelled
-from pgb_core.inspection import CheckpointInfo, describe, read_config
+from pgb_core.headers import fingerprint
+from pgb_core.inspection import CheckpointInfo, admit, describe, read_config, refuse_unsound
 from pgb_core.progress import Step, silent
 from pgb_core.settings import Settings, get_settings
 
@@ -53,7 +52,7 @@ class Checkpoint:
     revision: str | None
     """Commit on the Hub; None for what does not come from there."""
     fingerprint: str
-    """SHA-256 of model.safetensors, in hexadecimal."""
+    """SHA-256 of model.safetensors, in hexadecimal; see `headers.fingerprint` for weights in several files."""
 
 
 def resolve(name: str, task: str, step: Step = silent) -> Checkpoint:
@@ -81,11 +80,9 @@ def resolve(name: str, task: str, step: Step = silent) -> Checkpoint:
             f"no checkpoint {name!r}; give 'demo', a folder with config.json and model.safetensors, "
             "or a Hub id owner/name."
         )
-    if describe(path).pruned:
+    if admit(path).pruned:
         source = "pruned"
-    with (path / "model.safetensors").open("rb") as file:
-        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
-    return Checkpoint(name, path, source, revision, fingerprint)
+    return Checkpoint(name, path, source, revision, fingerprint(path))
 
 
 def _local_folder(name: str) -> Path | None:
@@ -132,6 +129,7 @@ def load_model(path: Path) -> PreTrainedModel:
     needed, free = info.parameters * 4 * _MEMORY_FACTOR, psutil.virtual_memory().available
     if needed > free:
         raise CheckpointError(f"{path.name} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.")
+    refuse_unsound(path)
     return _load(path, info)
 
 
@@ -163,11 +161,6 @@ def _load(path: Path, info: CheckpointInfo) -> PreTrainedModel:
             names = [name for name in names if not _UNREAD.search(name)]
         if names:
             raise CheckpointError(f"{path.name}: {len(names)} {kind.replace('_keys', '')} tensors, such as {names[0]}.")
-    for name, tensor in model.state_dict().items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(
-                f"{path.name}: tensor {name} holds NaN or infinite values; the checkpoint is damaged."
-            )
     model.eval()
     return model
 
@@ -183,7 +176,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     from transformers import BertTokenizer, RobertaTokenizer
 
     info = describe(path)
-    pieces = {"WordPiece": BertTokenizer, "BPE": RobertaTokenizer}[_tokenizer_model(path)]
+    pieces = {"WordPiece": BertTokenizer, "BPE": RobertaTokenizer}[tokenizer_file.check(path, info.vocabulary)]
     try:
         tokenizer = pieces.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds, down to bare Exception from Rust
@@ -200,28 +193,3 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     if info.token_types > 1:
         tokenizer.model_input_names.append("token_type_ids")
     return tokenizer
-
-
-def _tokenizer_model(path: Path) -> str:
-    """`WordPiece`, as BERT's, or `BPE`, the byte-level one of RoBERTa; the class of its model does not decide that.
-
-    Raises:
-        CheckpointError: there are no tokenizer files, or they are of another kind.
-    """
-    if not (path / "tokenizer.json").is_file():
-        if (path / "vocab.txt").is_file():
-            return "WordPiece"
-        if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-            return "BPE"
-        raise CheckpointError(
-            f"{path.name} has neither tokenizer.json nor vocab.txt (or vocab.json and merges.txt); save the tokenizer "
-            "there as well."
-        )
-    try:
-        model = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-        kind = model.get("type") or ("BPE" if "merges" in model else "WordPiece")  # old files do not say
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"the tokenizer of {path.name} cannot be read (tokenizer.json is damaged).") from error
-    if kind not in ("WordPiece", "BPE"):
-        raise CheckpointError(f"the tokenizer of {path.name} is of kind {str(kind)[:40]!r}, not WordPiece or BPE.")
-    return str(kind)

@@ -67,6 +67,8 @@ class Family:
     norms: tuple[str, str] = ("attention.output.LayerNorm", "output.LayerNorm")
     classifier: tuple[str, str] = ("pooler.dense", "classifier")
     """The two matrices of the head for sequences; one called `pooler` is in the base model."""
+    pretrained: tuple[str, ...] = ("cls.",)
+    """What the tensors of the heads begin with that a raw encoder was pretrained with; they are not needed."""
 
     def key(self, name: str) -> str:
         """What config.json calls what BERT calls `name`."""
@@ -141,6 +143,7 @@ FAMILIES: Mapping[str, Family] = {
             },
             norms=("sa_layer_norm", "output_layer_norm"),
             classifier=("pre_classifier", "classifier"),
+            pretrained=("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
         ),
         Family(
             "roberta",
@@ -150,6 +153,7 @@ FAMILIES: Mapping[str, Family] = {
             pad=1,
             shifted=True,
             classifier=("classifier.dense", "classifier.out_proj"),
+            pretrained=("lm_head.",),
         ),
     )
 }
