@@ -12,6 +12,7 @@ from typing import Any
 
 MOST_PARTS = 400_000
 """Objects and lists in one file: an empty one takes two bytes in a file and 64 in memory."""
+_MOST_DIGITS = 20
 
 
 def read_object(file: Path, limit: int) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     if content.count(b"{") + content.count(b"[") > MOST_PARTS:
         raise ValueError("it has too many parts")
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=_unique)
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_int=_whole)
     except UnicodeDecodeError as error:
         raise ValueError("it is not UTF-8 text") from error
     except RecursionError as error:
@@ -54,3 +55,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("it says something twice")
     return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"it holds a whole number of {len(digits)} digits")
+    return int(digits)

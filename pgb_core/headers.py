@@ -34,7 +34,7 @@ _MOST_SHARDS = 64
 _MOST_DIMENSIONS = 8
 _RENAMED_CONTENT = (
     (b"PK\x03\x04", "a zip archive, as torch.save() writes it"),
-    (b"\x80", "a pickle"),
+    *((bytes((0x80, protocol)), "a pickle") for protocol in range(2, 6)),
     (b"\x89HDF", "an HDF5 file"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"GGUF", "a GGUF file"),
