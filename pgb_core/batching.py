@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pgb_core.errors import TaskError
 from pgb_core.progress import Step, silent
@@ -161,15 +162,26 @@ def _collate(examples: Sequence[Example], positions: Sequence[int], pad_id: int)
     )
 
 
-def stratified_positions(labels: Sequence[int] | Sequence[str], count: int, seed: int) -> list[int]:
+def strata(labels: Sequence[int] | Sequence[str] | Sequence[float]) -> NDArray[Any]:
+    """(N,) what examples are stratified by: the labels; of values, which fifth of the values they are in."""
+    array = np.array(labels)
+    if array.dtype.kind != "f":
+        return array
+    return np.searchsorted(np.quantile(array, (0.2, 0.4, 0.6, 0.8)), array, side="right")
+
+
+def stratified_positions(
+    labels: Sequence[int] | Sequence[str] | Sequence[float], count: int, seed: int
+) -> list[int]:
     """Positions of `count` examples without replacement (all, if there are fewer), ascending.
 
-    Each label has its share of the whole, rounded by largest remainder, so it is off by less than one example.
+    Each label has its share of the whole, rounded by largest remainder, so it is off by less than one example; of
+    values, each of their `strata`.
     """
     if count >= len(labels):
         return list(range(len(labels)))
     generator = np.random.default_rng(seed)
-    array = np.array(labels)
+    array = strata(labels)
     names, sizes = np.unique(array, return_counts=True)
     exact = sizes * (count / len(array))
     take = np.floor(exact).astype(np.int64)
