@@ -26,16 +26,17 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class Example:
-    """One tokenized text or pair of texts, unpadded, with the index of its label."""
+    """One tokenized text or pair of texts, unpadded, with what is right."""
 
     input_ids: tuple[int, ...]
     token_type_ids: tuple[int, ...]
-    label: int
+    label: int | float | tuple[int, int]
+    """The index of its label, a value, or the first and the last token of an answer."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B examples padded to the longest of them, L tokens; every tensor is int64.
+    """B examples padded to the longest of them, L tokens; every tensor is int64, but for labels that are values.
 
     >>> batch.to(torch.device("cpu")).inputs.keys()  # doctest: +SKIP
     dict_keys(['input_ids', 'attention_mask', 'token_type_ids'])
@@ -44,7 +45,7 @@ class Batch:
     input_ids: torch.Tensor  # (B, L)
     attention_mask: torch.Tensor  # (B, L), 1 on real tokens
     token_type_ids: torch.Tensor  # (B, L)
-    labels: torch.Tensor  # (B,)
+    labels: torch.Tensor  # (B,), or (B, 2) tokens
     indices: torch.Tensor  # (B,), positions in the list of examples
 
     def to(self, device: torch.device) -> Batch:
@@ -75,11 +76,7 @@ def encode(dataset: Dataset, tokenizer: BertTokenizer, max_length: int, step: St
     Raises:
         TaskError: `max_length` is more than the checkpoint has positions for.
     """
-    if max_length > tokenizer.model_max_length:
-        raise TaskError(
-            f"max length {max_length} is more than this checkpoint's {tokenizer.model_max_length} positions; "
-            f"give a max length of {tokenizer.model_max_length} or less."
-        )
+    check_length(tokenizer, max_length)
     paired = "text_pair" in dataset.column_names
     examples: list[Example] = []
     for start in range(0, len(dataset), _CHUNK):
@@ -90,10 +87,23 @@ def encode(dataset: Dataset, tokenizer: BertTokenizer, max_length: int, step: St
     return examples
 
 
+def check_length(tokenizer: BertTokenizer, max_length: int) -> None:
+    """Refuse texts longer than the model reads.
+
+    Raises:
+        TaskError: `max_length` is more than the checkpoint has positions for.
+    """
+    if max_length > tokenizer.model_max_length:
+        raise TaskError(
+            f"max length {max_length} is more than this checkpoint's {tokenizer.model_max_length} positions; "
+            f"give a max length of {tokenizer.model_max_length} or less."
+        )
+
+
 def encode_texts(
     texts: Sequence[str],
     pairs: Sequence[str] | None,
-    labels: Sequence[int],
+    labels: Sequence[int] | Sequence[float],
     tokenizer: BertTokenizer,
     max_length: int,
 ) -> list[Example]:
@@ -101,7 +111,7 @@ def encode_texts(
     tokens = tokenizer(texts, pairs, truncation=True, max_length=max_length, padding=False, return_token_type_ids=True)
     typed = "token_type_ids" in tokenizer.model_input_names
     return [
-        Example(tuple(ids), tuple(types) if typed else (0,) * len(ids), int(label))
+        Example(tuple(ids), tuple(types) if typed else (0,) * len(ids), label)
         for ids, types, label in zip(tokens["input_ids"], tokens["token_type_ids"], labels, strict=True)
     ]
 
@@ -157,9 +167,15 @@ def _collate(examples: Sequence[Example], positions: Sequence[int], pad_id: int)
         torch.from_numpy(input_ids),
         torch.from_numpy(attention_mask),
         torch.from_numpy(token_type_ids),
-        torch.tensor([example.label for example in chosen], dtype=torch.int64),
+        labels_of(chosen),
         torch.tensor(list(positions), dtype=torch.int64),
     )
+
+
+def labels_of(examples: Sequence[Example]) -> torch.Tensor:
+    """(N,) int64 indices or float32 values, or (N, 2) int64 tokens."""
+    valued = any(isinstance(example.label, float) for example in examples)
+    return torch.tensor([example.label for example in examples], dtype=torch.float32 if valued else torch.int64)
 
 
 def strata(labels: Sequence[int] | Sequence[str] | Sequence[float]) -> NDArray[Any]:
@@ -170,9 +186,7 @@ def strata(labels: Sequence[int] | Sequence[str] | Sequence[float]) -> NDArray[A
     return np.searchsorted(np.quantile(array, (0.2, 0.4, 0.6, 0.8)), array, side="right")
 
 
-def stratified_positions(
-    labels: Sequence[int] | Sequence[str] | Sequence[float], count: int, seed: int
-) -> list[int]:
+def stratified_positions(labels: Sequence[int] | Sequence[str] | Sequence[float], count: int, seed: int) -> list[int]:
     """Positions of `count` examples without replacement (all, if there are fewer), ascending.
 
     Each label has its share of the whole, rounded by largest remainder, so it is off by less than one example; of

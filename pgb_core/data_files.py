@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,7 +54,15 @@ class Columns:
             raise SpecError(f"column {twice!r} cannot be two of text, second text and label; name different columns.")
         values = [_halves(entry)[0] for entry in self.labels]
         if len(set(values)) < len(values):
-            raise SpecError(f"the label map names {max(values, key=values.count)!r} twice; say once what it stands for.")
+            raise SpecError(
+                f"the label map names {max(values, key=values.count)!r} twice; say once what it stands for."
+            )
+
+    @classmethod
+    def of_spec(cls, spec: Mapping[str, Any]) -> Columns:
+        """The columns that a recorded spec names."""
+        text, pair, label = (spec.get(f"{name}_column") for name in ("text", "pair", "label"))
+        return cls(text, pair, label, tuple(spec.get("label_map") or ()))
 
     @property
     def names(self) -> tuple[str, str, str]:

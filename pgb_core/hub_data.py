@@ -66,5 +66,7 @@ def load(source: Source, columns: Sequence[str]) -> tuple[Dataset, Dataset]:
     for part in (train, evaluation):
         missing = sorted(set(columns) - set(part.column_names))
         if missing:
-            raise TaskError(f"{source.repository} {source.config} has no column {missing[0]!r}; its format has changed.")
+            raise TaskError(
+                f"{source.repository} {source.config} has no column {missing[0]!r}; its format has changed."
+            )
     return train, evaluation

@@ -54,9 +54,7 @@ def write_glue() -> Path:
     return write_copy("nyu-mll/glue", configs)
 
 
-def _glue_split(
-    columns: Sequence[str], labels: Sequence[str] | None, seed: int, labeled: bool
-) -> datasets.Dataset:
+def _glue_split(columns: Sequence[str], labels: Sequence[str] | None, seed: int, labeled: bool) -> datasets.Dataset:
     rows: dict[str, list[Any]] = {name: sentences(ROWS, 10 * seed + n) for n, name in enumerate(columns)}
     features = {name: datasets.Value("string") for name in columns}
     if labels is None:

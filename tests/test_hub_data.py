@@ -152,7 +152,9 @@ def test_a_damaged_copy_says_where_it_is_wrong(glue: Path) -> None:
 
 @pytest.mark.parametrize(("task", "answerable"), [("squad", [1, 1]), ("squad_v2", [1, 1, 0])])
 def test_squad_has_questions_paragraphs_and_answers(task: str, answerable: list[int]) -> None:
-    rows = {name: [value for n, value in enumerate(values) if n % 3 < len(answerable)] for name, values in SQUAD.items()}
+    rows = {
+        name: [value for n, value in enumerate(values) if n % 3 < len(answerable)] for name, values in SQUAD.items()
+    }
     write_squad(rows, rows, task)
     data = load_task(task, id2label={0: "LABEL_0", 1: "LABEL_1"}, head="question_answering")
     assert data.train["label"][: len(answerable)] == answerable

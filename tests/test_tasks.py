@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from pgb_core import demo
-from pgb_core.errors import TaskError
 from pgb_core.data_files import Columns
+from pgb_core.errors import TaskError
 from pgb_core.tasks import TASKS, HeadKind, load_task
 from tests.tiny import make_tiny_csv
 
@@ -195,15 +195,23 @@ def test_a_regression_reads_numbers_and_holds_a_fifth_of_each_range_out(tmp_path
     assert data.note is None
     assert sorted([*data.train["label"], *data.evaluation["label"]]) == values
     assert Counter(int(value) for value in data.evaluation["label"]) == dict.fromkeys(range(5), 2)
-    refused("whose labels are numbers", id2label={0: "LABEL_0"}, train_file=table(tmp_path, {"text": ["a"], "label": ["nan"]}))
+    refused(
+        "whose labels are numbers",
+        id2label={0: "LABEL_0"},
+        train_file=table(tmp_path, {"text": ["a"], "label": ["nan"]}),
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "head", "words"),
     [
-        ("sst2", "regression", "is for a sequence classifier, but this checkpoint is a regression, with one output; choose csv or stsb"),
+        (
+            "sst2",
+            "regression",
+            "but this checkpoint is a regression, with one output; choose csv or stsb",
+        ),
         ("stsb", "classification", "is for a regression"),
-        ("squad", "classification", "is for a question answering model, but this checkpoint is a sequence classifier"),
+        ("squad", "classification", "is for a question answering model, but this checkpoint is a sequence"),
         ("csv", "question_answering", "this checkpoint is a question answering model; choose squad or squad_v2"),
     ],
 )
