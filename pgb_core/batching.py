@@ -18,7 +18,7 @@ from pgb_core.progress import Step, silent
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import BertTokenizer
+    from transformers import PreTrainedTokenizerFast
 
 _CHUNK = 256
 """Texts tokenized between two calls of `step`: a few milliseconds of work, so a cancel is heard at once."""
@@ -29,9 +29,12 @@ class Example:
     """One tokenized text or pair of texts, unpadded, with what is right."""
 
     input_ids: tuple[int, ...]
-    token_type_ids: tuple[int, ...]
+    token_type_ids: tuple[int, ...] | None
+    """None where the model takes none, or knows one type only."""
     label: int | float | tuple[int, int]
     """The index of its label, a value, or the first and the last token of an answer."""
+    padding: int = 0
+    """What fills it up to the longest of its batch."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Batch:
 
     input_ids: torch.Tensor  # (B, L)
     attention_mask: torch.Tensor  # (B, L), 1 on real tokens
-    token_type_ids: torch.Tensor  # (B, L)
+    token_type_ids: torch.Tensor | None  # (B, L)
     labels: torch.Tensor  # (B,), or (B, 2) tokens
     indices: torch.Tensor  # (B,), positions in the list of examples
 
@@ -54,24 +57,21 @@ class Batch:
             self,
             input_ids=self.input_ids.to(device),
             attention_mask=self.attention_mask.to(device),
-            token_type_ids=self.token_type_ids.to(device),
+            token_type_ids=None if self.token_type_ids is None else self.token_type_ids.to(device),
             labels=self.labels.to(device),
         )
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
         """Keyword arguments of the model's forward; without the labels, so that the model computes no loss."""
-        return {
-            "input_ids": self.input_ids,
-            "attention_mask": self.attention_mask,
-            "token_type_ids": self.token_type_ids,
-        }
+        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        return inputs if self.token_type_ids is None else {**inputs, "token_type_ids": self.token_type_ids}
 
 
-def encode(dataset: Dataset, tokenizer: BertTokenizer, max_length: int, step: Step = silent) -> list[Example]:
+def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int, step: Step = silent) -> list[Example]:
     """Tokenize `text` (and `text_pair`, if there is one), cut to `max_length` tokens, in the dataset's order.
 
-    The second text is of type 1, or of type 0 where the tokenizer's model takes no types: it was trained that way.
+    The second text is of type 1, and there are no types where the tokenizer's model takes none.
 
     Raises:
         TaskError: `max_length` is more than the checkpoint has positions for.
@@ -87,7 +87,7 @@ def encode(dataset: Dataset, tokenizer: BertTokenizer, max_length: int, step: St
     return examples
 
 
-def check_length(tokenizer: BertTokenizer, max_length: int) -> None:
+def check_length(tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
     """Refuse texts longer than the model reads.
 
     Raises:
@@ -104,14 +104,14 @@ def encode_texts(
     texts: Sequence[str],
     pairs: Sequence[str] | None,
     labels: Sequence[int] | Sequence[float],
-    tokenizer: BertTokenizer,
+    tokenizer: PreTrainedTokenizerFast,
     max_length: int,
 ) -> list[Example]:
     """Tokenize as `encode` does what is not in a dataset."""
     tokens = tokenizer(texts, pairs, truncation=True, max_length=max_length, padding=False, return_token_type_ids=True)
     typed = "token_type_ids" in tokenizer.model_input_names
     return [
-        Example(tuple(ids), tuple(types) if typed else (0,) * len(ids), label)
+        Example(tuple(ids), tuple(types) if typed else None, label, tokenizer.pad_token_id)
         for ids, types, label in zip(tokens["input_ids"], tokens["token_type_ids"], labels, strict=True)
     ]
 
@@ -122,7 +122,6 @@ def batches(
     *,
     tokens: int | None = None,
     among: Sequence[int] | None = None,
-    pad_id: int = 0,
     order: Literal["length", "shuffled"] = "length",
     seed: int = 0,
 ) -> Iterator[Batch]:
@@ -144,29 +143,30 @@ def batches(
         length = max(longest, len(examples[position].input_ids))
         too_long = tokens is not None and (len(chosen) + 1) * length > tokens
         if chosen and (len(chosen) == batch_size or too_long):
-            yield _collate(examples, chosen, pad_id)
+            yield _collate(examples, chosen)
             chosen, length = [], len(examples[position].input_ids)
         chosen.append(position)
         longest = length
     if chosen:
-        yield _collate(examples, chosen, pad_id)
+        yield _collate(examples, chosen)
 
 
-def _collate(examples: Sequence[Example], positions: Sequence[int], pad_id: int) -> Batch:
+def _collate(examples: Sequence[Example], positions: Sequence[int]) -> Batch:
     chosen = [examples[position] for position in positions]
     shape = (len(chosen), max(len(example.input_ids) for example in chosen))
-    input_ids = np.full(shape, pad_id, dtype=np.int64)
+    input_ids = np.full(shape, chosen[0].padding, dtype=np.int64)
     attention_mask = np.zeros(shape, dtype=np.int64)
+    typed = chosen[0].token_type_ids is not None
     token_type_ids = np.zeros(shape, dtype=np.int64)
     for row, example in enumerate(chosen):
         length = len(example.input_ids)
         input_ids[row, :length] = example.input_ids
         attention_mask[row, :length] = 1
-        token_type_ids[row, :length] = example.token_type_ids
+        token_type_ids[row, :length] = example.token_type_ids or 0
     return Batch(
         torch.from_numpy(input_ids),
         torch.from_numpy(attention_mask),
-        torch.from_numpy(token_type_ids),
+        torch.from_numpy(token_type_ids) if typed else None,
         labels_of(chosen),
         torch.tensor(list(positions), dtype=torch.int64),
     )

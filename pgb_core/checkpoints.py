@@ -7,6 +7,7 @@ Importing this module imports neither torch nor transformers.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from pgb_core.progress import Step, silent
 from pgb_core.settings import Settings, get_settings
 
 if TYPE_CHECKING:
-    from transformers import BertForSequenceClassification, BertTokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 __all__ = [
     "Checkpoint",
@@ -35,6 +36,8 @@ __all__ = [
 
 Source = Literal["demo", "folder", "hub", "pruned"]
 
+_UNREAD = re.compile(r"\.position_ids$|\.pooler\.dense\.(weight|bias)$")
+"""Tensors that transformers once saved with models that do not read them."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEMORY_FACTOR = 4
 """A run holds about this many times the float32 weights: the dense and the pruned model, gradients, statistics."""
@@ -112,7 +115,7 @@ def list_checkpoints(settings: Settings) -> list[str]:
     return names
 
 
-def load_model(path: Path) -> BertForSequenceClassification:
+def load_model(path: Path) -> PreTrainedModel:
     """The dense model of folder `path`: float32, on the CPU, in eval mode, every tensor from the file.
 
     Raises:
@@ -124,25 +127,26 @@ def load_model(path: Path) -> BertForSequenceClassification:
         raise CheckpointError(f"{path.name} is pruned already; load it with load_pruned, or prune its dense original.")
     if not info.head_trained:
         raise CheckpointError(
-            f"the classification head of {path.name} is not trained; fine-tune it on your task first, or use 'demo'."
+            f"the head of {path.name} is not trained; fine-tune it on your task first, or use 'demo'."
         )
     needed, free = info.parameters * 4 * _MEMORY_FACTOR, psutil.virtual_memory().available
     if needed > free:
         raise CheckpointError(f"{path.name} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.")
-    return _load(path)
+    return _load(path, info)
 
 
-def _load(path: Path) -> BertForSequenceClassification:
+def _load(path: Path, info: CheckpointInfo) -> PreTrainedModel:
     import torch
-    from transformers import BertConfig, BertForSequenceClassification
     from transformers.utils import logging
+
+    from pgb_core.architectures import dense_class, dense_config
 
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model, report = BertForSequenceClassification.from_pretrained(
+        model, report = dense_class(info.family, info.head).from_pretrained(
             path,
-            config=BertConfig(**read_config(path / "config.json")),
+            config=dense_config(info.family, read_config(path / "config.json")),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -154,7 +158,9 @@ def _load(path: Path) -> BertForSequenceClassification:
         if bar:
             logging.enable_progress_bar()
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        names = sorted(str(name) for name in report[kind] if not str(name).endswith("position_ids"))
+        names = sorted(str(name) for name in report[kind])
+        if kind == "unexpected_keys":
+            names = [name for name in names if not _UNREAD.search(name)]
         if names:
             raise CheckpointError(f"{path.name}: {len(names)} {kind.replace('_keys', '')} tensors, such as {names[0]}.")
     for name, tensor in model.state_dict().items():
@@ -166,7 +172,7 @@ def _load(path: Path) -> BertForSequenceClassification:
     return model
 
 
-def load_tokenizer(path: Path) -> BertTokenizer:
+def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of folder `path`; its `model_max_length` is the number of positions the model has.
 
     `model_input_names` is without `token_type_ids` where the model knows one type only.
@@ -174,15 +180,12 @@ def load_tokenizer(path: Path) -> BertTokenizer:
     Raises:
         CheckpointError: the tokenizer files are missing or damaged, or know more tokens than the model.
     """
-    from transformers import BertTokenizer
+    from transformers import BertTokenizer, RobertaTokenizer
 
     info = describe(path)
-    if not (path / "tokenizer.json").is_file() and not (path / "vocab.txt").is_file():
-        raise CheckpointError(
-            f"{path.name} has neither tokenizer.json nor vocab.txt; save the tokenizer there as well."
-        )
+    pieces = {"WordPiece": BertTokenizer, "BPE": RobertaTokenizer}[_tokenizer_model(path)]
     try:
-        tokenizer = BertTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        tokenizer = pieces.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds, down to bare Exception from Rust
         raise_if_cancelled(error)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -197,3 +200,28 @@ def load_tokenizer(path: Path) -> BertTokenizer:
     if info.token_types > 1:
         tokenizer.model_input_names.append("token_type_ids")
     return tokenizer
+
+
+def _tokenizer_model(path: Path) -> str:
+    """`WordPiece`, as BERT's, or `BPE`, the byte-level one of RoBERTa; the class of its model does not decide that.
+
+    Raises:
+        CheckpointError: there are no tokenizer files, or they are of another kind.
+    """
+    if not (path / "tokenizer.json").is_file():
+        if (path / "vocab.txt").is_file():
+            return "WordPiece"
+        if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+            return "BPE"
+        raise CheckpointError(
+            f"{path.name} has neither tokenizer.json nor vocab.txt (or vocab.json and merges.txt); save the tokenizer "
+            "there as well."
+        )
+    try:
+        model = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+        kind = model.get("type") or ("BPE" if "merges" in model else "WordPiece")  # old files do not say
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"the tokenizer of {path.name} cannot be read (tokenizer.json is damaged).") from error
+    if kind not in ("WordPiece", "BPE"):
+        raise CheckpointError(f"the tokenizer of {path.name} is of kind {str(kind)[:40]!r}, not WordPiece or BPE.")
+    return str(kind)

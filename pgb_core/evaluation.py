@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pgb_core import checkpoints, judging, tasks
-from pgb_core.architectures import attention_sizes, encoder_of
+from pgb_core.architectures import attention_sizes, encoder_of, head_of
 from pgb_core.batching import Example, batches
 from pgb_core.data_files import Columns
 from pgb_core.errors import SpecError
-from pgb_core.likelihood import head_of, likelihood_of, predictions_of
-from pgb_core.modeling_pgb_bert import GroupedLinear
+from pgb_core.likelihood import likelihood_of, predictions_of
+from pgb_core.pgb_blocks import GroupedLinear
 from pgb_core.progress import Step, silent
 from pgb_core.saving import load_pruned
 from pgb_core.settings import get_settings
@@ -190,15 +190,16 @@ def encoder_weights(model: nn.Module) -> int:
 
 
 def flops(model: nn.Module, *, batch: int = 1, length: int = 128) -> int:
-    """Multiply-adds x 2 of one forward pass: linear layers of the encoder, attention, pooler and classifier.
+    """Multiply-adds x 2 of one forward pass: linear layers of the encoder, attention, pooler and head.
 
     Attention is q k^T and the weighted sum of v: 2 L^2 multiply-adds for each of the heads * width rows. Biases,
     LayerNorm, softmax, activations and embeddings are left out, as usual.
     """
     encoder = _linear_weights(encoder_of(model))
-    head = _linear_weights(model) - encoder  # sees the first token only
+    head = _linear_weights(model) - encoder
+    heads = length if head_of(model) == "question_answering" else 1  # else it sees the first token only
     attention = sum(2 * length * length * size for size in attention_sizes(model))
-    return 2 * batch * (encoder * length + head + attention)
+    return 2 * batch * (encoder * length + head * heads + attention)
 
 
 def _linear_weights(module: nn.Module) -> int:

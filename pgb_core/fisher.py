@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pgb_core.architectures import Sublayer, attention_mask, classify, embed
+from pgb_core.architectures import Sublayer, attention_mask, embed, predict
 from pgb_core.batching import Batch
 from pgb_core.likelihood import DRAWS, likelihood_of, random_signs
 
@@ -47,7 +47,7 @@ def trace(model: nn.Module, sublayers: Sequence[Sublayer], batch: Batch) -> tupl
         output = sub.exit(hidden)
         traces.append(((x, hidden), [*entries, output]))
         x = sub.norm(x + output)
-    return traces, classify(model, x)
+    return traces, predict(model, x)
 
 
 def exit_gradients(

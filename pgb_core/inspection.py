@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,34 +17,32 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from pgb_core.errors import CheckpointError
+from pgb_core.families import FAMILIES, PRUNED_PREFIX, Family, Head, Shape, auto_map
 from pgb_core.settings import get_settings
 
-Shape = tuple[int, ...]
-
 NEEDED = ("config.json", "model.safetensors")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+)
 UNSAFE_WEIGHTS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".onnx", ".npz")
 PRUNED_MANIFEST = "pgb.json"
-PRUNED_TYPE = "pgb_bert"
-"""`model_type` in a pruned config.json: transformers then refuses the folder instead of re-initializing its tensors."""
-PORTABLE_FILE = "modeling_pgb_bert.py"
-"""What runs of a pruned model; an exported folder holds a copy, which is there for others and never run by us."""
-AUTO_MAP = {
-    "AutoConfig": "modeling_pgb_bert.PGBBertConfig",
-    "AutoModelForSequenceClassification": "modeling_pgb_bert.PGBBertForSequenceClassification",
-}
-"""The only `auto_map` that a config.json may have, and of a pruned model alone."""
 _CONFIG_LIMIT = 2**20
 """Largest config.json that is read, in bytes."""
-_BOUNDS: dict[str, tuple[int, int, int]] = {  # key: default of transformers, least, most
-    "num_hidden_layers": (12, 1, 96),
-    "hidden_size": (768, 2, 8192),
-    "num_attention_heads": (12, 1, 128),
-    "intermediate_size": (3072, 1, 32768),
-    "vocab_size": (30522, 2, 1_000_000),
-    "max_position_embeddings": (512, 8, 16384),
-    "type_vocab_size": (2, 1, 16),
+_BOUNDS: dict[str, tuple[int, int]] = {
+    "num_hidden_layers": (1, 96),
+    "hidden_size": (2, 8192),
+    "num_attention_heads": (1, 128),
+    "intermediate_size": (1, 32768),
+    "vocab_size": (2, 1_000_000),
+    "max_position_embeddings": (8, 16384),
+    "type_vocab_size": (1, 16),
 }
+"""Least and most, by BERT's names."""
 _ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu")
 _FLOAT_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -54,6 +52,9 @@ class CheckpointInfo:
     """What a folder holds, told without loading it. `bytes` is the size of model.safetensors."""
 
     family: str
+    """A name of `families.FAMILIES`."""
+    head: Head
+    """What it answers; of an encoder without a head, what one with its labels would."""
     layers: int
     hidden: int
     heads: int
@@ -75,10 +76,10 @@ def describe(path: Path) -> CheckpointInfo:
     """What the checkpoint in folder `path` is, from config.json and the header of model.safetensors.
 
     Raises:
-        CheckpointError: it is not a BERT encoder as we load it, not safe to load, damaged, or over the limits.
+        CheckpointError: it is not an encoder as we load it, not safe to load, damaged, or over the limits.
     """
     _check_files(path)
-    config = read_config(path / "config.json")
+    family, config = _read_family(path / "config.json"), read_config(path / "config.json")
     pruned = (path / PRUNED_MANIFEST).exists()
     shapes, types = _read_header(path / "model.safetensors")
     floats = {name: shape for name, shape in shapes.items() if types[name] in _FLOAT_TYPES}
@@ -89,30 +90,29 @@ def describe(path: Path) -> CheckpointInfo:
             f"{path.name} has {parameters:,} parameters, more than the limit of {limit:,}; "
             "choose a smaller one or raise PGB_MAX_PARAMETERS."
         )
-    _check_shapes(path.name, config, floats, pruned)
-    encoder = sum(math.prod(s) for name, s in floats.items() if _in_encoder(name) and len(s) > 1)
-    weights = [types[name] for name in floats if _in_encoder(name)] or ["F32"]
+    head = _head(config, floats)
+    head_trained = _check_shapes(path.name, family, head, config, floats, pruned)
+    matrices = [name for name in floats if name.removeprefix(f"{family.name}.").startswith(f"{family.layers}.")]
+    encoder = sum(math.prod(floats[name]) for name in matrices if len(floats[name]) > 1)
+    sizes = {name: config[family.key(name)] for name in family.sizes}
     return CheckpointInfo(
-        family="bert",
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        heads=config["num_attention_heads"],
-        intermediate=config["intermediate_size"],
-        vocabulary=config["vocab_size"],
-        max_positions=config["max_position_embeddings"],
-        token_types=config["type_vocab_size"],
+        family=family.name,
+        head=head,
+        layers=sizes["num_hidden_layers"],
+        hidden=sizes["hidden_size"],
+        heads=sizes["num_attention_heads"],
+        intermediate=sizes["intermediate_size"],
+        vocabulary=sizes["vocab_size"],
+        max_positions=family.positions(config),
+        token_types=sizes.get("type_vocab_size", 1),
         labels=tuple(config["id2label"].values()),
         parameters=parameters,
         encoder_weights=encoder,
-        dtype=_FLOAT_TYPES[weights[0]],
+        dtype=_FLOAT_TYPES[types[matrices[0]]] if matrices else "float32",
         bytes=(path / "model.safetensors").stat().st_size,
         pruned=pruned,
-        head_trained="classifier.weight" in floats and any(name.endswith("pooler.dense.weight") for name in floats),
+        head_trained=head_trained,
     )
-
-
-def _in_encoder(name: str) -> bool:
-    return name.removeprefix("bert.").startswith("encoder.")
 
 
 def _check_files(path: Path) -> None:
@@ -165,42 +165,64 @@ def _read_json(file: Path) -> Any:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """The allow-listed, checked values of config.json, as arguments of `BertConfig`; every other key is left out."""
-    raw, where = _read_json(file), f"config.json of {file.parent.name}"
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{where} is not a JSON object of at most 1 MB; save the model again.")
-    pruned = (file.parent / PRUNED_MANIFEST).exists()
-    if raw.get("model_type") not in (("bert", PRUNED_TYPE) if pruned else ("bert",)):
-        kind = str(raw.get("model_type", "unknown"))[:40]
-        raise CheckpointError(f"{where} says the model is of type {kind!r}; only 'bert' can be pruned.")
-    _refuse_features(where, raw)
+    """The allow-listed, checked values of config.json, as arguments of the family's configuration, and no others."""
+    raw, where = _read_object(file)
+    family = _read_family(file)
+    _refuse_features(where, raw, family)
     config: dict[str, Any] = {}
-    for key, (default, low, high) in _BOUNDS.items():
+    for name, default in family.sizes.items():
+        key, (low, high) = family.key(name), _BOUNDS[name]
         value = raw.get(key, default)
         if type(value) is not int or not low <= value <= high:
             raise CheckpointError(f"{where}: {key} is {str(value)[:40]}, not a whole number in {low}..{high}.")
         config[key] = value
-    if config["hidden_size"] % config["num_attention_heads"]:
+    if config[family.key("hidden_size")] % config[family.key("num_attention_heads")]:
         raise CheckpointError(f"{where}: the hidden size is not a multiple of the number of heads.")
-    for key, value in (("hidden_dropout_prob", 0.1), ("attention_probs_dropout_prob", 0.1), ("layer_norm_eps", 1e-12)):
+    for key, value in family.numbers.items():
         config[key] = raw.get(key, value)
         if type(config[key]) not in (int, float) or not 0 <= config[key] < 1:
             raise CheckpointError(f"{where}: {key} is {str(config[key])[:40]}, not a number in [0, 1).")
-    config["hidden_act"] = raw.get("hidden_act", "gelu")
-    if config["hidden_act"] not in _ACTIVATIONS:
-        raise CheckpointError(
-            f"{where}: activation {str(config['hidden_act'])[:40]!r} is none of {', '.join(_ACTIVATIONS)}."
-        )
-    pad = raw.get("pad_token_id", 0)
-    config["pad_token_id"] = pad if type(pad) is int and 0 <= pad < config["vocab_size"] else 0
+    activation = config[family.key("hidden_act")] = raw.get(family.key("hidden_act"), "gelu")
+    if activation not in _ACTIVATIONS:
+        raise CheckpointError(f"{where}: activation {str(activation)[:40]!r} is none of {', '.join(_ACTIVATIONS)}.")
+    pad = raw.get("pad_token_id", family.pad)
+    if type(pad) is not int or not 0 <= pad < config["vocab_size"]:
+        pad = family.pad
+    config["pad_token_id"] = pad
+    if family.positions(config) < 1:
+        raise CheckpointError(f"{where}: pad_token_id is {pad}, which leaves no position for a text.")
     config["id2label"] = _labels(where, raw)
     config["label2id"] = {label: index for index, label in config["id2label"].items()}
+    if len(config["id2label"]) == 1:
+        config["problem_type"] = "regression"
     return config
 
 
-def _refuse_features(where: str, raw: Mapping[str, Any]) -> None:
+def _read_object(file: Path) -> tuple[dict[str, Any], str]:
+    """The raw content of config.json, and what to call it."""
+    raw, where = _read_json(file), f"config.json of {file.parent.name}"
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{where} is not a JSON object of at most 1 MB; save the model again.")
+    return raw, where
+
+
+def _read_family(file: Path) -> Family:
+    """The family that config.json names; that of a pruned model has a prefix of ours."""
+    raw, where = _read_object(file)
+    kind = raw.get("model_type", "unknown")
+    name = kind if isinstance(kind, str) else ""
+    if (file.parent / PRUNED_MANIFEST).exists():
+        name = name.removeprefix(PRUNED_PREFIX)
+    if name not in FAMILIES:
+        known = ", ".join(repr(family) for family in FAMILIES)
+        raise CheckpointError(f"{where} says the model is of type {str(kind)[:40]!r}; only {known} can be pruned.")
+    return FAMILIES[name]
+
+
+def _refuse_features(where: str, raw: Mapping[str, Any], family: Family) -> None:
     """What a config can ask for that would run foreign code, or make the model another one than we take it for."""
-    if raw.get("model_type") == PRUNED_TYPE and raw.get("auto_map") == AUTO_MAP:
+    ours = [auto_map(family.name, "classification"), auto_map(family.name, "question_answering")]
+    if raw.get("model_type") == PRUNED_PREFIX + family.name and raw.get("auto_map") in ours:
         raw = {**raw, "auto_map": None}  # as our export writes it; whatever is in that file, it stays unread
     refused = {
         "auto_map": "asks for code of its own",
@@ -211,12 +233,15 @@ def _refuse_features(where: str, raw: Mapping[str, Any]) -> None:
     }
     for key, reason in refused.items():
         if raw.get(key):
-            raise CheckpointError(f"{where}: {key} {reason}, which is not supported; use a plain BERT encoder.")
+            raise CheckpointError(f"{where}: {key} {reason}, which is not supported; use a plain encoder.")
     if raw.get("position_embedding_type", "absolute") != "absolute":
         raise CheckpointError(f"{where}: only absolute position embeddings are supported.")
-    if raw.get("problem_type") not in (None, "single_label_classification"):
+    problem, labels = raw.get("problem_type"), raw.get("id2label")
+    one = isinstance(labels, dict) and len(labels) == 1
+    if problem not in (None, "regression" if one else "single_label_classification"):
         raise CheckpointError(
-            f"{where}: only single-label classification is supported, not {raw['problem_type']!r:.60}."
+            f"{where}: only single-label classification and regression of one number are supported, "
+            f"not {problem!r:.60}{' of one label' if one else ''}."
         )
 
 
@@ -226,11 +251,7 @@ def _labels(where: str, raw: Mapping[str, Any]) -> dict[int, str]:
     if names is None:
         return {0: "LABEL_0", 1: "LABEL_1"}
     if not isinstance(names, dict) or not 1 <= len(names) <= 1000:
-        raise CheckpointError(f"{where}: id2label is not a table of 2 to 1000 label names.")
-    if len(names) == 1:
-        raise CheckpointError(
-            f"{where}: id2label has one label; regression heads are not supported yet, only classifiers."
-        )
+        raise CheckpointError(f"{where}: id2label is not a table of 1 to 1000 label names.")
     labels = {int(key): str(value) for key, value in names.items() if re.fullmatch(r"[0-9]{1,4}", key)}
     if sorted(labels) != list(range(len(names))):
         raise CheckpointError(f"{where}: the keys of id2label are not 0 to {len(names) - 1}.")
@@ -255,56 +276,37 @@ def _modern(name: str) -> str:
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def _encoder_shapes(config: Mapping[str, Any], pruned: bool) -> dict[str, Shape]:
-    """Name and shape of every tensor of the bare encoder (no pooler, no head), without the `bert.` prefix.
-
-    The linear layers of a pruned one are left out: they have the names and sizes that its manifest gives them.
-    """
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    shapes: dict[str, Shape] = {
-        "embeddings.word_embeddings.weight": (config["vocab_size"], hidden),
-        "embeddings.position_embeddings.weight": (config["max_position_embeddings"], hidden),
-        "embeddings.token_type_embeddings.weight": (config["type_vocab_size"], hidden),
-        "embeddings.LayerNorm.weight": (hidden,),
-        "embeddings.LayerNorm.bias": (hidden,),
-    }
-    linears = {f"attention.self.{name}": (hidden, hidden) for name in ("query", "key", "value")} | {
-        "attention.output.dense": (hidden, hidden),
-        "intermediate.dense": (inner, hidden),
-        "output.dense": (hidden, inner),
-    }
-    for layer in range(config["num_hidden_layers"]):
-        prefix = f"encoder.layer.{layer}"
-        for name, shape in ({} if pruned else linears).items():
-            shapes[f"{prefix}.{name}.weight"] = shape
-            shapes[f"{prefix}.{name}.bias"] = shape[:1]
-        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-            shapes[f"{prefix}.{name}.weight"] = shapes[f"{prefix}.{name}.bias"] = (hidden,)
-    return shapes
+def _head(config: Mapping[str, Any], found: Collection[str]) -> Head:
+    """What the model answers, or would answer if it had a head: told from its tensors and the number of its labels."""
+    if "qa_outputs.weight" in found:
+        return "question_answering"
+    return "regression" if len(config["id2label"]) == 1 else "classification"
 
 
-def _check_shapes(folder: str, config: Mapping[str, Any], found: Mapping[str, Shape], pruned: bool) -> None:
+def _check_shapes(
+    folder: str, family: Family, head: Head, config: Mapping[str, Any], found: Mapping[str, Shape], pruned: bool
+) -> bool:
     """Every tensor of the encoder is there with the shape that the config gives it, and the head fits the labels.
 
-    A dense one may come without a head, which is for loading to judge; a pruned one has always been a classifier.
+    A dense one may come without a head, which is for loading to judge; a pruned one has always had one.
+
+    Returns:
+        Whether there are the weights of a head.
     """
-    prefix = "bert." if "bert.embeddings.word_embeddings.weight" in found else ""
-    expected = {prefix + name: shape for name, shape in _encoder_shapes(config, pruned).items()}
-    hidden, labels = config["hidden_size"], len(config["id2label"])
-    head: dict[str, Shape] = {
-        prefix + "pooler.dense.weight": (hidden, hidden),
-        prefix + "pooler.dense.bias": (hidden,),
-        "classifier.weight": (labels, hidden),
-        "classifier.bias": (labels,),
-    }
-    expected |= {name: shape for name, shape in head.items() if pruned or name in found}
+    prefix = f"{family.name}." if f"{family.name}.embeddings.word_embeddings.weight" in found else ""
+    expected = {prefix + name: shape for name, shape in family.encoder_shapes(config, pruned).items()}
+    hidden, labels = config[family.key("hidden_size")], len(config["id2label"])
+    if head == "question_answering" and labels != 2:
+        raise CheckpointError(f"{folder}: a head for question answering has 2 outputs, but id2label has {labels}.")
+    of_head = family.head_shapes(head, hidden, labels, prefix)
+    expected |= {name: shape for name, shape in of_head.items() if pruned or name in found}
     for name, shape in expected.items():
         if name not in found:
             raise CheckpointError(f"{folder}: tensor {name} is missing or not of a float type; save the model again.")
         if found[name] != shape:
             raise CheckpointError(f"{folder}: tensor {name} is {found[name]}, but config.json says {shape}.")
-    layers = {match[1] for name in found if (match := re.match(r"(?:bert\.)?encoder\.layer\.(\d+)\.", name))}
-    if len(layers) > config["num_hidden_layers"]:
-        raise CheckpointError(
-            f"{folder}: it has {len(layers)} layers, but config.json says {config['num_hidden_layers']}."
-        )
+    numbered = re.compile(rf"(?:{family.name}\.)?{re.escape(family.layers)}\.(\d+)\.")
+    layers, said = {match[1] for name in found if (match := numbered.match(name))}, family.key("num_hidden_layers")
+    if len(layers) > config[said]:
+        raise CheckpointError(f"{folder}: it has {len(layers)} layers, but config.json says {config[said]}.")
+    return all(name in found for name in of_head if name.endswith(".weight"))

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pgb_core.architectures import head_of
 from pgb_core.batching import Batch
+from pgb_core.families import Head
 from pgb_core.metrics import compute_score
-from pgb_core.tasks import HeadKind
 
 Reduction = Literal["mean", "sum"]
 
@@ -170,7 +171,7 @@ class Spans(Likelihood):
         return torch.stack([first, predictions[..., 1].masked_fill(before, -math.inf).argmax(dim=1)], dim=1)
 
 
-_KINDS: dict[HeadKind, Likelihood] = {
+_KINDS: dict[Head, Likelihood] = {
     "classification": Classes(),
     "regression": Gaussian(),
     "question_answering": Spans(),
@@ -196,14 +197,6 @@ def random_signs(model: nn.Module, batches: Sequence[Batch], samples: int, seed:
     longest = max(batch.input_ids.shape[1] for batch in batches)
     shape = (draws, samples, *likelihood_of(model).size(labels, longest))
     return torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)).float() * 2 - 1
-
-
-def head_of(model: nn.Module) -> HeadKind:
-    """The kind of its head."""
-    if hasattr(model, "qa_outputs"):
-        return "question_answering"
-    config: Any = model.config
-    return "regression" if config.num_labels == 1 else "classification"
 
 
 # --- softmaxes over the last dimension -----------------------------------------------------------------------------

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pgb_core import checkpoints, evaluation, judging, latency, tasks
+from pgb_core.architectures import head_of
 from pgb_core.batching import Example, stratified_positions
 from pgb_core.joint import Together
 from pgb_core.judging import Evaluation
 from pgb_core.latency import Shape
-from pgb_core.likelihood import head_of
 from pgb_core.options import TABLE_METHODS
 from pgb_core.planning import Candidates, Scores, Tables, candidates_of, joint_drops, score, tables_of
 from pgb_core.progress import Step
 from pgb_core.spec import BASELINES, PruneSpec
 
 if TYPE_CHECKING:
-    from transformers import BertTokenizer
+    from transformers import PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Loaded:
 
     checkpoint: checkpoints.Checkpoint
     model: nn.Module
-    tokenizer: BertTokenizer
+    tokenizer: PreTrainedTokenizerFast
     data: tasks.TaskData
     device: torch.device
     max_length: int

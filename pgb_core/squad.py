@@ -93,9 +93,8 @@ def _windows(rows: Mapping[str, Sequence[Any]], first: int, tokenizer: Any, max_
         offsets = np.array(tokens["offset_mapping"][n], dtype=np.int32)
         offsets[[part != 1 for part in tokens.sequence_ids(n)]] = -1
         label = _span(offsets, rows["answers"][row], rows["starts"][row])
-        example = Example(
-            tuple(known.setdefault(token, token) for token in ids), tuple(types) if typed else (0,) * len(ids), label
-        )
+        tokens_shared = tuple(known.setdefault(token, token) for token in ids)
+        example = Example(tokens_shared, tuple(types) if typed else None, label, tokenizer.pad_token_id)
         found.append(Window(example, first + row, offsets))
     return found
 

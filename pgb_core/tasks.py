@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pgb_core import data_files, demo, hub_data
 from pgb_core.corpora import CORPORA
 from pgb_core.data_files import LABEL, PAIR, TEXT, Columns
 from pgb_core.errors import TaskError
+from pgb_core.families import Head
 from pgb_core.hub_data import Source
 from pgb_core.label_order import ids_of_task, order_note
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
-HeadKind = Literal["classification", "regression", "question_answering"]
-HEAD_TITLES: dict[HeadKind, str] = {
+HEAD_TITLES: dict[Head, str] = {
     "classification": "a sequence classifier",
     "regression": "a regression, with one output",
     "question_answering": "a question answering model",
@@ -53,7 +53,7 @@ class Task:
     """Whether the text comes with the demo, or from the user, rather than from the Hub."""
     labels: tuple[str, ...] | None
     """Label names by the source's label ids; None where the user's file decides, or there are none."""
-    head: HeadKind = "classification"
+    head: Head = "classification"
     """What a checkpoint needs for it. The user's own file is for a classifier or a regression, as the checkpoint is."""
     secondary: tuple[str, ...] = ()
     """Metrics that are reported beside the main one."""
@@ -248,7 +248,7 @@ def load_task(
     name: str,
     *,
     id2label: Mapping[int, str],
-    head: HeadKind | None = None,
+    head: Head | None = None,
     train_file: str | Path | None = None,
     eval_file: str | Path | None = None,
     columns: Columns | None = None,
@@ -284,7 +284,7 @@ def load_task(
     return TaskData(task, Dataset.from_dict(train), Dataset.from_dict(evaluation), names, note)
 
 
-def task_for(name: str, head: HeadKind | None = None) -> Task:
+def task_for(name: str, head: Head | None = None) -> Task:
     """The task `name` as a checkpoint with this head does it; the head is not looked at where it is not known.
 
     Raises:

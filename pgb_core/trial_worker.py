@@ -31,7 +31,7 @@ from pgb_core.trial import MAX_CHARACTERS
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import BertTokenizer
+    from transformers import PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Held:
     """A model that is loaded, with what turns a text into its input."""
 
     model: nn.Module
-    tokenizer: BertTokenizer
+    tokenizer: PreTrainedTokenizerFast
     max_length: int
 
 
@@ -80,8 +80,8 @@ class Worker:
         The models take turns, a text at a time, on the CPU.
         """
         from pgb_core import answers, evaluation, latency
+        from pgb_core.architectures import head_of
         from pgb_core.batching import batches, encode_texts
-        from pgb_core.likelihood import head_of
 
         text, pair = request["text"], request.get("text_pair")
         if max(len(text), len(pair or "")) > MAX_CHARACTERS:

@@ -21,6 +21,7 @@ from pgb_core import CheckpointError, RunError, SpecError, checkpoints, evaluati
 from pgb_core import __main__ as cli
 from pgb_core import export as export_module
 from pgb_core.export import export
+from pgb_core.families import portable_files
 from pgb_core.latency import Shape
 from pgb_core.layout import Layout, dropped_layout
 from pgb_core.saving import load_pruned
@@ -28,7 +29,7 @@ from tests.network import Network, layouts_of_all_kinds, save_network, some_layo
 from tests.sample_run import make_sample_run
 
 HERE = Path(__file__).resolve().parent
-PORTABLE = ("README.md", "config.json", "model.safetensors", "modeling_pgb_bert.py", "pgb.json")
+PORTABLE = ("README.md", "config.json", "model.safetensors", *portable_files("bert"), "pgb.json")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 Save = Callable[[str], Path]
@@ -108,7 +109,8 @@ def test_the_folder_holds_what_the_model_needs_and_nothing_of_this_machine(save:
     assert sorted(file.name for file in out.iterdir()) == sorted((*PORTABLE, *TOKENIZER))
     sizes = {file.name: file.stat().st_size for file in out.iterdir()}
     assert written == {"format": "safetensors", "folder": str(out), "files": sizes}
-    assert (out / "modeling_pgb_bert.py").read_bytes() == Path(modeling_pgb_bert.__file__).read_bytes()
+    for name in portable_files("bert"):
+        assert (out / name).read_bytes() == Path(modeling_pgb_bert.__file__).with_name(name).read_bytes()
     assert (out / "pgb.json").read_bytes() == (source / "pgb.json").read_bytes()
     config = json.loads((out / "config.json").read_text())
     assert config["model_type"] == "pgb_bert"

@@ -20,7 +20,8 @@ from huggingface_hub import constants
 from pgb_core import hub
 from pgb_core.checkpoints import load_model, resolve
 from pgb_core.errors import CheckpointError
-from pgb_core.inspection import AUTO_MAP, NEEDED, TOKENIZER_FILES
+from pgb_core.families import auto_map
+from pgb_core.inspection import NEEDED, TOKENIZER_FILES
 from pgb_core.settings import get_settings
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -117,7 +118,10 @@ def test_a_model_is_fetched_pinned_and_loads(fake_hub: FakeHub, tiny_checkpoint:
 
 
 def test_a_pruned_model_comes_with_its_manifest_and_without_its_code(fake_hub: FakeHub) -> None:
-    config = json.loads(fake_hub.files["config.json"]) | {"model_type": "pgb_bert", "auto_map": AUTO_MAP}
+    config = json.loads(fake_hub.files["config.json"]) | {
+        "model_type": "pgb_bert",
+        "auto_map": auto_map("bert", "classification"),
+    }
     fake_hub.files |= {"config.json": json.dumps(config).encode(), "pgb.json": b"{}", "modeling_pgb_bert.py": b"evil"}
     found = resolve("owner/name", "csv")
     assert found.source == "pruned"

@@ -12,7 +12,8 @@ import pytest
 from pgb_core import demo
 from pgb_core.data_files import Columns
 from pgb_core.errors import TaskError
-from pgb_core.tasks import TASKS, HeadKind, load_task
+from pgb_core.families import Head
+from pgb_core.tasks import TASKS, load_task
 from tests.tiny import make_tiny_csv
 
 NAMES = {0: "negative", 1: "positive"}
@@ -215,7 +216,7 @@ def test_a_regression_reads_numbers_and_holds_a_fifth_of_each_range_out(tmp_path
         ("csv", "question_answering", "this checkpoint is a question answering model; choose squad or squad_v2"),
     ],
 )
-def test_a_head_that_the_task_is_not_for_is_refused(name: str, head: HeadKind, words: str) -> None:
+def test_a_head_that_the_task_is_not_for_is_refused(name: str, head: Head, words: str) -> None:
     refused(words, name=name, head=head)
 
 

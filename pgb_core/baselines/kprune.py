@@ -33,7 +33,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pgb_core.architectures import Sublayer, classify
+from pgb_core.architectures import Sublayer, predict
 from pgb_core.baselines.units import (
     UnitCost,
     best_ranked,
@@ -49,7 +49,7 @@ from pgb_core.fisher import differentiable_activations
 from pgb_core.grouped import PrunedSublayer, cut
 from pgb_core.importance import solve_dtype
 from pgb_core.likelihood import likelihood_of
-from pgb_core.modeling_pgb_bert import Constant
+from pgb_core.pgb_blocks import Constant
 from pgb_core.progress import Step, part, silent
 
 TEMPERATURE = 2.0
@@ -116,7 +116,7 @@ def soft_prediction(model: nn.Module, sublayers: Sequence[Sublayer], state: Stat
     x = state.dense
     for sub in sublayers:
         x = sub.norm(x + sub.exit(sub.hidden(x, state.mask)))
-    return classify(model, x) / TEMPERATURE
+    return predict(model, x) / TEMPERATURE
 
 
 def measure(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pgb_core.architectures import Sublayer, attention_mask, classify, embed
+from pgb_core.architectures import Sublayer, attention_mask, embed, predict
 from pgb_core.batching import Batch
 from pgb_core.budget import TOLERANCE
 from pgb_core.compensation import ExitSums, States
@@ -71,7 +71,7 @@ def mask_gradients(
     for sub in sublayers:
         hidden.append(sub.hidden(x, mask))
         x = sub.norm(x + sub.exit(hidden[-1]))
-    gradients = torch.autograd.grad(loss(classify(model, x)), hidden)
+    gradients = torch.autograd.grad(loss(predict(model, x)), hidden)
     inputs = [z.detach() for z in hidden]
     return inputs, [(z * gradient).sum(dim=1) for z, gradient in zip(inputs, gradients, strict=True)]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from pgb_core.architectures import classify
+from pgb_core.architectures import predict
 from pgb_core.baselines import kprune as module
 from pgb_core.baselines.kprune import kprune, least_squares, measure, predictive_knowledge, soft_prediction, tune
 from pgb_core.baselines.units import layout_of
@@ -44,7 +44,7 @@ def test_knowledge_equals_autograd_on_mask_variables(network: Network) -> None:
                 for j in range(sub.shape.inner):  # the output that row j alone gives
                     outputs[i][j] += (z[state.real][:, j, None] * sub.exit.weight[:, j]).detach().square().sum()
                 x = sub.norm(x + sub.exit(z))
-            log_q = functional.log_softmax(classify(network.model, x) / 2, dim=1)
+            log_q = functional.log_softmax(predict(network.model, x) / 2, dim=1)
             log_p = functional.log_softmax(prediction, dim=1)
             losses.append((log_p.exp() * (log_p - log_q)).sum() * 4)
         for total, gradient in zip(squares, torch.autograd.grad(sum(losses) / 32, masks), strict=True):  # type: ignore[arg-type]
