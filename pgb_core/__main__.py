@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pgb_core import __version__, arguments, console, jobs, store, sweep_spec, sweep_table
+from pgb_core.data_files import Columns
 from pgb_core.errors import JobCancelled, explain
 from pgb_core.export import FORMATS
 from pgb_core.settings import get_settings
@@ -126,6 +127,7 @@ def evaluate(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answ
         args.task,
         train_file=args.train_file,
         eval_file=args.eval_file,
+        columns=Columns(args.text_column, args.pair_column, args.label_column, tuple(args.label_map)),
         eval_samples=args.eval_samples,
         max_length=args.max_length,
         device=args.device,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pgb_core.errors import TaskError
 from pgb_core.progress import Step, silent
@@ -25,19 +26,20 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class Example:
-    """One tokenized text or pair of texts, unpadded, with the index of its label."""
+    """One tokenized text or pair of texts, unpadded, with what is right."""
 
     input_ids: tuple[int, ...]
     token_type_ids: tuple[int, ...] | None
     """None where the model takes none, or knows one type only."""
-    label: int
+    label: int | float | tuple[int, int]
+    """The index of its label, a value, or the first and the last token of an answer."""
     padding: int = 0
     """What fills it up to the longest of its batch."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B examples padded to the longest of them, L tokens; every tensor is int64.
+    """B examples padded to the longest of them, L tokens; every tensor is int64, but for labels that are values.
 
     >>> batch.to(torch.device("cpu")).inputs.keys()  # doctest: +SKIP
     dict_keys(['input_ids', 'attention_mask', 'token_type_ids'])
@@ -46,7 +48,7 @@ class Batch:
     input_ids: torch.Tensor  # (B, L)
     attention_mask: torch.Tensor  # (B, L), 1 on real tokens
     token_type_ids: torch.Tensor | None  # (B, L)
-    labels: torch.Tensor  # (B,)
+    labels: torch.Tensor  # (B,), or (B, 2) tokens
     indices: torch.Tensor  # (B,), positions in the list of examples
 
     def to(self, device: torch.device) -> Batch:
@@ -74,11 +76,7 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int
     Raises:
         TaskError: `max_length` is more than the checkpoint has positions for.
     """
-    if max_length > tokenizer.model_max_length:
-        raise TaskError(
-            f"max length {max_length} is more than this checkpoint's {tokenizer.model_max_length} positions; "
-            f"give a max length of {tokenizer.model_max_length} or less."
-        )
+    check_length(tokenizer, max_length)
     paired = "text_pair" in dataset.column_names
     examples: list[Example] = []
     for start in range(0, len(dataset), _CHUNK):
@@ -89,10 +87,23 @@ def encode(dataset: Dataset, tokenizer: PreTrainedTokenizerFast, max_length: int
     return examples
 
 
+def check_length(tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+    """Refuse texts longer than the model reads.
+
+    Raises:
+        TaskError: `max_length` is more than the checkpoint has positions for.
+    """
+    if max_length > tokenizer.model_max_length:
+        raise TaskError(
+            f"max length {max_length} is more than this checkpoint's {tokenizer.model_max_length} positions; "
+            f"give a max length of {tokenizer.model_max_length} or less."
+        )
+
+
 def encode_texts(
     texts: Sequence[str],
     pairs: Sequence[str] | None,
-    labels: Sequence[int],
+    labels: Sequence[int] | Sequence[float],
     tokenizer: PreTrainedTokenizerFast,
     max_length: int,
 ) -> list[Example]:
@@ -100,7 +111,7 @@ def encode_texts(
     tokens = tokenizer(texts, pairs, truncation=True, max_length=max_length, padding=False, return_token_type_ids=True)
     typed = "token_type_ids" in tokenizer.model_input_names
     return [
-        Example(tuple(ids), tuple(types) if typed else None, int(label), tokenizer.pad_token_id)
+        Example(tuple(ids), tuple(types) if typed else None, label, tokenizer.pad_token_id)
         for ids, types, label in zip(tokens["input_ids"], tokens["token_type_ids"], labels, strict=True)
     ]
 
@@ -156,20 +167,35 @@ def _collate(examples: Sequence[Example], positions: Sequence[int]) -> Batch:
         torch.from_numpy(input_ids),
         torch.from_numpy(attention_mask),
         torch.from_numpy(token_type_ids) if typed else None,
-        torch.tensor([example.label for example in chosen], dtype=torch.int64),
+        labels_of(chosen),
         torch.tensor(list(positions), dtype=torch.int64),
     )
 
 
-def stratified_positions(labels: Sequence[int] | Sequence[str], count: int, seed: int) -> list[int]:
+def labels_of(examples: Sequence[Example]) -> torch.Tensor:
+    """(N,) int64 indices or float32 values, or (N, 2) int64 tokens."""
+    valued = any(isinstance(example.label, float) for example in examples)
+    return torch.tensor([example.label for example in examples], dtype=torch.float32 if valued else torch.int64)
+
+
+def strata(labels: Sequence[int] | Sequence[str] | Sequence[float]) -> NDArray[Any]:
+    """(N,) what examples are stratified by: the labels; of values, which fifth of the values they are in."""
+    array = np.array(labels)
+    if array.dtype.kind != "f":
+        return array
+    return np.searchsorted(np.quantile(array, (0.2, 0.4, 0.6, 0.8)), array, side="right")
+
+
+def stratified_positions(labels: Sequence[int] | Sequence[str] | Sequence[float], count: int, seed: int) -> list[int]:
     """Positions of `count` examples without replacement (all, if there are fewer), ascending.
 
-    Each label has its share of the whole, rounded by largest remainder, so it is off by less than one example.
+    Each label has its share of the whole, rounded by largest remainder, so it is off by less than one example; of
+    values, each of their `strata`.
     """
     if count >= len(labels):
         return list(range(len(labels)))
     generator = np.random.default_rng(seed)
-    array = np.array(labels)
+    array = strata(labels)
     names, sizes = np.unique(array, return_counts=True)
     exact = sizes * (count / len(array))
     take = np.floor(exact).astype(np.int64)

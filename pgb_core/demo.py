@@ -167,7 +167,7 @@ def _train(task: str, encoder: Path, target: Path, step: Step) -> tuple[float, i
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import numpy as np
 
-    from pgb_core import batching, evaluation, recovery, tasks
+    from pgb_core import batching, evaluation, metrics, recovery, tasks
     from pgb_core.checkpoints import load_tokenizer
 
     corpus = CORPORA[task]
@@ -199,7 +199,7 @@ def _train(task: str, encoder: Path, target: Path, step: Step) -> tuple[float, i
     model.cpu()
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
-    return tasks.compute_score(data.task.metric, predictions, truth), len(held_out)
+    return metrics.compute_score(data.task.metric, predictions, truth), len(held_out)
 
 
 def _with_new_head(encoder: Path, labels: Sequence[str]) -> BertForSequenceClassification:

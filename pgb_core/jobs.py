@@ -39,6 +39,7 @@ _SCORING_SECONDS = 24 * 3600.0
 """How long the folder of a scoring that has ended is kept: its record is elsewhere."""
 SCORE_FIELDS = (
     *("checkpoint", "task", "importance", "seed", "device", "train_file", "eval_file"),
+    *("text_column", "pair_column", "label_column", "label_map"),
     *("calibration_samples", "max_length", "latency"),
 )
 """Fields of a spec that decide what a scoring finds; `latency`: whether it measures the latency table as well."""
@@ -62,7 +63,7 @@ def _arguments(spec: PruneSpec, names: Iterable[str]) -> list[str]:
         flag, value = name.replace("_", "-"), getattr(spec, name)
         if isinstance(value, bool):
             arguments.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, tuple):  # `pins`: one `--pin` for each
+        elif isinstance(value, tuple):  # `pins`, `label_map`: one `--pin`, one `--label-map` for each
             arguments += [f"--{flag.removesuffix('s')}={entry}" for entry in value]
         elif value is not None:
             arguments.append(f"--{flag}={value}")

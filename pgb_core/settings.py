@@ -35,6 +35,9 @@ class Settings:
 
     models_dir: Path = _setting(lambda: _ROOT / "models", "Folder whose subfolders are offered as checkpoints.")
     runs_dir: Path = _setting(lambda: _ROOT / "runs", "Folder that holds one subfolder per run started from the app.")
+    data_dir: Path = _setting(
+        lambda: _ROOT / "data", "Folder with copies of data sets of the Hub, as owner/name; they go before the Hub."
+    )
     cache_dir: Path = _setting(_user_cache, "Folder for what can be made again: demo weights, texts, demos.")
     max_running_jobs: int = _setting(1, "Runs that compute at once; further ones wait their turn.", minimum=1)
     max_queued_jobs: int = _setting(20, "Runs that may wait; one more is refused.")
