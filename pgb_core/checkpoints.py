@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
 from pgb_core import hub, tokenizer_file
 from pgb_core.errors import CheckpointError, raise_if_cancelled
+from pgb_core.families import FAMILIES, Head
 from pgb_core.headers import fingerprint
 from pgb_core.inspection import CheckpointInfo, admit, describe, read_config, refuse_unsound
 from pgb_core.progress import Step, silent
@@ -27,7 +28,9 @@ __all__ = [
     "Checkpoint",
     "CheckpointInfo",
     "describe",
+    "is_name",
     "list_checkpoints",
+    "load_base",
     "load_model",
     "load_tokenizer",
     "resolve",
@@ -37,6 +40,7 @@ Source = Literal["demo", "folder", "hub", "pruned"]
 
 _UNREAD = re.compile(r"\.position_ids$|\.pooler\.dense\.(weight|bias)$")
 """Tensors that transformers once saved with models that do not read them."""
+_HEADS = ("classifier.", "pre_classifier.", "qa_outputs.")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEMORY_FACTOR = 4
 """A run holds about this many times the float32 weights: the dense and the pruned model, gradients, statistics."""
@@ -85,9 +89,14 @@ def resolve(name: str, task: str, step: Step = silent) -> Checkpoint:
     return Checkpoint(name, path, source, revision, fingerprint(path))
 
 
+def is_name(text: str) -> bool:
+    """Whether `text` can be the name of a subfolder of the models folder."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _local_folder(name: str) -> Path | None:
     """A plain name is looked up in the models folder first: that is what the app offers."""
-    if _NAME.fullmatch(name):
+    if is_name(name):
         models = get_settings().models_dir.resolve()
         folder = (models / name).resolve()
         if folder.is_dir() and folder.parent == models:
@@ -101,7 +110,7 @@ def list_checkpoints(settings: Settings) -> list[str]:
     names = ["demo"]
     models = settings.models_dir.resolve()
     for folder in sorted(models.iterdir()) if models.is_dir() else []:
-        if not _NAME.fullmatch(folder.name) or folder.name == "demo" or folder.resolve().parent != models:
+        if not is_name(folder.name) or folder.name == "demo" or folder.resolve().parent != models:
             continue
         try:
             info = describe(folder)
@@ -124,27 +133,46 @@ def load_model(path: Path) -> PreTrainedModel:
         raise CheckpointError(f"{path.name} is pruned already; load it with load_pruned, or prune its dense original.")
     if not info.head_trained:
         raise CheckpointError(
-            f"the head of {path.name} is not trained; fine-tune it on your task first, or use 'demo'."
+            f"{path.name} is a raw encoder, its head is not trained; fine-tune it on your task first: "
+            "python -m pgb_core finetune --checkpoint ... --task ... --out FOLDER."
         )
     needed, free = info.parameters * 4 * _MEMORY_FACTOR, psutil.virtual_memory().available
     if needed > free:
         raise CheckpointError(f"{path.name} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.")
     refuse_unsound(path)
-    return _load(path, info)
+    from pgb_core.architectures import dense_config
+
+    return _load(path, info, dense_config(info.family, read_config(path / "config.json")), info.head)
 
 
-def _load(path: Path, info: CheckpointInfo) -> PreTrainedModel:
+def load_base(path: Path, info: CheckpointInfo, config: Any) -> PreTrainedModel:
+    """The base model of folder `path`, without a head, float32 on the CPU; a pooler that the file lacks is random.
+
+    Args:
+        config: of transformers, made of what `read_config` returns.
+
+    Raises:
+        CheckpointError: missing or non-finite weights.
+    """
+    refuse_unsound(path)
+    return _load(path, info, config, None, (*FAMILIES[info.family].pretrained, *_HEADS))
+
+
+def _load(
+    path: Path, info: CheckpointInfo, config: Any, head: Head | None, unneeded: tuple[str, ...] = ()
+) -> PreTrainedModel:
+    """The model with that head; tensors whose names begin with one of `unneeded` may be left in the file."""
     import torch
     from transformers.utils import logging
 
-    from pgb_core.architectures import dense_class, dense_config
+    from pgb_core.architectures import dense_class
 
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model, report = dense_class(info.family, info.head).from_pretrained(
+        model, report = dense_class(info.family, head).from_pretrained(
             path,
-            config=dense_config(info.family, read_config(path / "config.json")),
+            config=config,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -158,7 +186,9 @@ def _load(path: Path, info: CheckpointInfo) -> PreTrainedModel:
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         names = sorted(str(name) for name in report[kind])
         if kind == "unexpected_keys":
-            names = [name for name in names if not _UNREAD.search(name)]
+            names = [name for name in names if not _UNREAD.search(name) and not name.startswith(unneeded)]
+        if kind == "missing_keys" and head is None:
+            names = [name for name in names if not _UNREAD.search(f".{name}")]
         if names:
             raise CheckpointError(f"{path.name}: {len(names)} {kind.replace('_keys', '')} tensors, such as {names[0]}.")
     model.eval()

@@ -109,6 +109,13 @@ def describe_scoring(found: Mapping[str, Any]) -> str:
     return f"record {found['record']}: {done}, {found['seconds']['total']:.0f} s"
 
 
+def describe_finetuned(found: Mapping[str, Any]) -> str:
+    """What a fine-tuned checkpoint scores, and its folder."""
+    score = f"{found['metric']} {found['score']:.4f} ±{found['standard_error']:.4f} on {found['samples']} examples"
+    labels = ", ".join(found["labels"][:10])
+    return f"{score}, {found['seconds']['total']:.0f} s; labels: {labels}\n{found['checkpoint']}"
+
+
 def describe_score(score: Mapping[str, Any]) -> str:
     """The scores that were measured, in the order of the stages, with their standard errors."""
     errors = score.get("standard_error") or {}

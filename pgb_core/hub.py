@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 PREFIX = "hub:"
 """Before an id, it says that the Hub is meant, not a folder of that name."""
+RECORD = "hub.json"
+"""In the folder of a revision: name, revision and licence of the model."""
 _TIMEOUT = 4.0
 """Seconds that the Hub has to answer before it counts as out of reach."""
 
