@@ -28,6 +28,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointInfo",
     "describe",
+    "fingerprint",
     "is_name",
     "list_checkpoints",
     "load_base",

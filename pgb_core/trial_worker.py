@@ -10,7 +10,6 @@ process ends with its stdin, and when nobody has asked for `IDLE_SECONDS`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pgb_core import store
 from pgb_core.data_files import Columns
-from pgb_core.errors import RunError, explain
+from pgb_core.errors import CheckpointError, RunError, explain
 from pgb_core.settings import get_settings
 from pgb_core.trial import MAX_CHARACTERS
 
@@ -170,12 +169,12 @@ def _load_dense(run: store.Run) -> Held:
     from pgb_core import checkpoints
 
     path = Path(run.spec["checkpoint_path"])
-    file = path / "model.safetensors"
-    if not file.is_file():
-        raise RunError("The checkpoint that this run began with is no longer there.")
-    with file.open("rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() != run.spec["fingerprint"]:
-            raise RunError("The checkpoint that this run began with has changed since.")
+    try:
+        found = checkpoints.fingerprint(path)
+    except (OSError, CheckpointError) as error:
+        raise RunError("The checkpoint that this run began with is no longer there.") from error
+    if found != run.spec["fingerprint"]:
+        raise RunError("The checkpoint that this run began with has changed since.")
     return Held(checkpoints.load_model(path), checkpoints.load_tokenizer(path), int(run.spec["max_length"]))
 
 
