@@ -94,6 +94,8 @@ def describe_result(result: Mapping[str, Any]) -> str:
         ("FLOPs", _ratio(result["flops"]["dense"], result["flops"]["pruned"], _billions)),
         ("file size", _ratio(result["bytes"]["dense"], result["bytes"]["pruned"], _megabytes)),
     ]
+    if result.get("note"):
+        rows.append(("note", result["note"]))
     if result["latency"] is not None:
         rows.append(("latency", describe_latency(result["latency"])))
     if len(result.get("predictions") or {}) > 1:

@@ -9,17 +9,21 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from pgb_core import PruneSpec, answers, evaluation, judging, load_pruned, prune, store
+from pgb_core.__main__ import main
 from pgb_core.answers import Graded
 from pgb_core.checkpoints import load_model, load_tokenizer
+from pgb_core.console import describe_result
 from pgb_core.errors import TaskError
 from pgb_core.spec import BASELINES
 from pgb_core.tasks import load_task
 from tests.answering import make_answering_checkpoint, make_valued_csv, make_valuing_checkpoint, questions
-from tests.hub_copy import write_squad
+from tests.hub_copy import write_glue, write_squad
+from tests.tiny import make_tiny_checkpoint
 
 STAGES = {"dense", "masked", "compensated"}
 
@@ -150,3 +154,37 @@ def test_predictions_do_not_depend_on_the_batch(answering: Path) -> None:
     together, alone = (evaluation.logits(model, split.examples, batch_size=size) for size in (20, 1))
     assert np.array_equal(np.isneginf(together), np.isneginf(alone))
     assert torch.allclose(torch.from_numpy(together), torch.from_numpy(alone), atol=1e-5)
+
+
+def test_the_command_line_maps_columns_and_labels(
+    tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(tiny_csv)
+    rows = table.rename(columns={"text": "review"}).assign(label=table["label"].map({"negative": 1, "positive": 5}))
+    file = tmp_path / "mine.jsonl"
+    rows.rename(columns={"label": "stars"}).to_json(file, orient="records", lines=True)
+    common = ["evaluate", f"--checkpoint={tiny_checkpoint}", "--task=csv", "--json", "--eval-samples=40"]
+    mapped = ["--text-column=review", "--label-column=stars", "--label-map=1=negative", "--label-map=5=positive"]
+    found = []
+    for arguments in ([f"--train-file={file}", *mapped], [f"--train-file={tiny_csv}"]):
+        assert main([*common, *arguments]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+    assert main([*common, f"--train-file={file}", *mapped[:3]]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pgb: ")]
+    assert "has the label '5', which names none" in line
+    assert main([*common[:2], "--task=bbc-news", "--label-map=1=negative"]) == 2
+    assert "belong to files of task csv" in capsys.readouterr().err
+
+
+def test_a_run_that_takes_labels_by_number_says_so(data: Path, tmp_path: Path) -> None:
+    write_glue()
+    checkpoint = make_tiny_checkpoint(tmp_path / "nameless", labels=("LABEL_0", "LABEL_1"), train=False)
+    result = run(tmp_path / "run", checkpoint=str(checkpoint), task="cola", sparsity=0.2)
+    assert result["note"].endswith("0 is unacceptable, 1 is acceptable")
+    assert (result["score"]["metric"], result["score"]["secondary"].keys()) == ("matthews", {"accuracy"})
+    assert result["note"] in (tmp_path / "run" / "log.txt").read_text()
+    assert f"note        {result['note']}" in describe_result(result)
+    found = evaluation.evaluate_checkpoint(str(checkpoint), "cola")
+    assert found["note"] == result["note"]
+    assert found["score"] == pytest.approx(result["score"]["dense"])

@@ -115,17 +115,18 @@ def _mapping(unknown: dict[str, int], key: str, names: Sequence[str]) -> list[st
         )
         return None
     st.markdown("**Which of the checkpoint's labels are these?**", help=words.LABEL_MAP)
-    entries = []
-    for value, count in unknown.items():
-        chosen = st.selectbox(
-            f"“{value}” ({units.several(count, 'row')})" if value else f"no label ({units.several(count, 'row')})",
-            list(dict.fromkeys(names)),
-            None,
-            placeholder="Choose a label",
-            key=f"map_{value}_{key}",
-            disabled=not value,
-            **_KEEP,
-        )
+    entries, columns = [], st.columns(2)
+    for n, (value, count) in enumerate(unknown.items()):
+        with columns[n % 2]:
+            chosen = st.selectbox(
+                f"“{value}” ({units.several(count, 'row')})" if value else f"No label ({units.several(count, 'row')})",
+                list(dict.fromkeys(names)),
+                None,
+                placeholder="Choose a label",
+                key=f"map_{value}_{key}",
+                disabled=not value,
+                **_KEEP,
+            )
         if chosen is not None:
             entries.append(f"{value}={chosen}")
     if "" in unknown:

@@ -76,6 +76,8 @@ def show() -> None:
             _start({**values, "method": method, **advanced, **columns.fields}, files)
         if not complete and checkpoint is not None:
             st.caption("Upload a training file first.")
+        elif not columns.complete:
+            st.caption("Say first what the columns of the file hold, and what every label stands for.")
     with right:
         panel.show(checkpoint, task, label_names)
 

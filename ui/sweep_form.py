@@ -48,6 +48,8 @@ def show() -> None:
             _start({"checkpoint": checkpoint, "task": task, **common, **columns.fields}, axes, files)
         if not complete and checkpoint is not None:
             st.caption("Upload a training file first.")
+        elif not columns.complete:
+            st.caption("Say first what the columns of the file hold, and what every label stands for.")
 
 
 def _axes(settings: Settings) -> dict[str, tuple[Any, ...]]:

@@ -407,6 +407,20 @@ def test_a_run_whose_process_died_is_told_as_failed() -> None:
     assert "failed" in visit("prune", run=run.name).error[0].value
 
 
+def test_a_result_shows_further_metrics_and_what_is_to_be_said_of_the_labels() -> None:
+    run = make_sample_run(get_settings().runs_dir)
+    result = store.read_json(run / "result.json")
+    result["score"]["metric"] = "f1"
+    errors = dict.fromkeys(("dense", "compensated"), 0.01)
+    result["score"]["secondary"] = {"exact_match": {"dense": 0.8, "compensated": 0.75, "standard_error": errors}}
+    result["note"] = "the labels have no names"
+    store.write_json(run / "result.json", result)
+    app = visit("prune", run=run.name)
+    assert "F1" in [metric.label for metric in app.metric]
+    assert "Exact match: dense 80.0% ± 1.0%, after the refit 75.0% ± 1.0%." in words(app)
+    assert "The labels have no names." in [info.value for info in app.info]
+
+
 @pytest.mark.parametrize(("recovered", "latency"), [(True, True), (False, False)])
 def test_a_result_shows_score_size_and_speed(recovered: bool, latency: bool) -> None:
     run = make_sample_run(get_settings().runs_dir, recovered=recovered, latency=latency)
