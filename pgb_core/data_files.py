@@ -87,6 +87,12 @@ def _halves(entry: str) -> tuple[str, str]:
 # --- for a form ----------------------------------------------------------------------------------------------------
 
 
+_TEXTS = ("text", "sentence", "sentence1", "question1", "premise", "question", "review", "content")
+_PAIRS = ("text_pair", "text2", "sentence2", "question2", "hypothesis")
+_LABELS = ("label", "labels", "class", "category", "target", "sentiment", "score", "topic")
+"""What columns are often called, the likeliest first."""
+
+
 @dataclass(frozen=True)
 class Preview:
     """What a file holds, for choosing its columns."""
@@ -100,13 +106,15 @@ class Preview:
 
     def guess(self) -> Columns:
         """The columns by their names, or else by what they hold: few values make a label, many characters a text."""
-        label = self._first(("label", "labels", "class", "category", "target", "sentiment", "score", "topic"))
+        text, pair, label = (self._first(names) for names in (_TEXTS, _PAIRS, _LABELS))
         if label is None:
-            label = min(self.values, key=lambda name: len(self.values[name]), default=self.columns[-1])
-        text = self._first(("text", "sentence", "sentence1", "question1", "premise", "question", "review", "content"))
-        if text is None or text == label:
-            text = max((name for name in self.columns if name != label), key=self.lengths.__getitem__, default=label)
-        pair = self._first((PAIR, "text2", "sentence2", "question2", "hypothesis"))
+            few = {
+                name: len(found) for name, found in self.values.items() if len(found) > 1 and name not in (text, pair)
+            }
+            label = min(few, key=few.__getitem__, default=self.columns[-1])
+        if text in (None, label):
+            others = [name for name in self.columns if name not in (pair, label)]
+            text = max(others, key=self.lengths.__getitem__, default=self.columns[0])
         return Columns(text, "" if pair in (None, text, label) else pair, label) if text != label else Columns()
 
     def _first(self, names: Sequence[str]) -> str | None:

@@ -84,9 +84,6 @@ def ids_of_values(
         TaskError: a value names no label, or several.
     """
     new = {value: _target(source, value, label, id2label) for value, label in (renamed or {}).items()}
-    unheard = sorted(set(new) - set(values))
-    if unheard:
-        raise TaskError(f"{source} has no label {unheard[0]!r:.60} that could stand for another; check the label map.")
     others = [value for value in values if value not in new]
     by_name, by_id = ids_by_name(id2label, others), {str(index): index for index in id2label}
     for ids in (by_name, by_id):

@@ -41,6 +41,16 @@ def title(metric: str) -> str:
     return TITLES.get(metric, metric.replace("_", " ").capitalize())
 
 
+def phrase(metric: str) -> str:
+    """The same within a sentence.
+
+    >>> phrase("exact_match"), phrase("f1")
+    ('exact match', 'F1')
+    """
+    name = title(metric)
+    return name.lower() if metric in ("accuracy", "exact_match") else name
+
+
 def compute_score(metric: str, predictions: NDArray[Any], labels: NDArray[Any]) -> float:
     """`metric` of predictions (N,) where `labels` (N,) are right: label ids, or values of a regression.
 

@@ -185,8 +185,12 @@ def check_evaluation(
         _require(train_file is not None, "task csv needs --train-file with columns text[,text_pair],label.")
     else:
         _require(
-            train_file is None and eval_file is None and columns in (None, Columns()),
-            f"--train-file, --eval-file and what their columns hold belong to task csv, not to {task!r}.",
+            train_file is None and eval_file is None,
+            f"--train-file and --eval-file belong to task csv, not to {task!r}.",
+        )
+        _require(
+            columns in (None, Columns()),
+            f"names of columns and --label-map belong to files of task csv, not to {task!r}.",
         )
 
 

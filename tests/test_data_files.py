@@ -117,6 +117,12 @@ def test_columns_are_guessed_by_name_or_by_what_they_hold(
     assert (guess.text or "text", guess.pair or "", guess.label or "label") == expected
 
 
+def test_a_column_that_never_varies_is_no_label(tmp_path: Path) -> None:
+    rows = [{"stars": n % 3, "review": "quite a long text", "text_pair": "more"} for n in range(9)]
+    guess = preview(write(tmp_path / "a.csv", rows)).guess()
+    assert guess == Columns("review", "text_pair", "stars")
+
+
 def test_a_preview_counts_values(tmp_path: Path) -> None:
     rows = [{"text": f"words {n}", "label": "b" if n % 3 else "a"} for n in range(150)]
     found = preview(write(tmp_path / "a.csv", rows))

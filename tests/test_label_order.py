@@ -45,7 +45,7 @@ def test_values_are_renamed_and_the_others_matched() -> None:
     ("renamed", "words"),
     [
         ({"1": "glad"}, "label '1' of f.csv is to stand for 'glad', which is none"),
-        ({"7": "negative"}, "f.csv has no label '7'"),
+        ({"7": "negative"}, "row 1 of f.csv has the label '1', which names none"),
         ({"1": "negative"}, "row 2 of f.csv has the label '5', which names none"),
     ],
 )

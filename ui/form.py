@@ -8,12 +8,15 @@ from typing import Any
 
 import streamlit as st
 
-from pgb_core import checkpoints, hub, jobs
+from pgb_core import checkpoints, demo, hub, jobs
+from pgb_core.checkpoints import CheckpointInfo
+from pgb_core.corpora import CORPORA
 from pgb_core.errors import PGBError, SpecError
+from pgb_core.families import Head
 from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
-from ui import constraints, labels, panel, uploads, url, words
+from ui import constraints, data_file, labels, panel, uploads, url, words
 from ui.constraints import DEMO, UNKNOWN, Sizes
 from ui.devices import devices
 
@@ -41,6 +44,7 @@ def show() -> None:
         label_names = names_of_labels(checkpoint, settings)
         task = choose_task(checkpoint, label_names)
         files = choose_files(task, settings)
+        columns = choose_columns(files[0], checkpoint, settings)
         target = st.container()  # its label depends on a choice below
         method = _method()
         offered = devices()
@@ -65,12 +69,15 @@ def show() -> None:
                 help=words.SPARSITY,
             )
         complete = task != "csv" or files[0] is not None
-        ready = checkpoint is not None and complete and labels.fit(TASKS[task], label_names)
+        fits = labels.fit(TASKS[task], label_names, head_of(checkpoint, settings))
+        ready = checkpoint is not None and complete and columns.complete and fits
         if st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
             values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device}
-            _start({**values, "method": method, **advanced}, files)
+            _start({**values, "method": method, **advanced, **columns.fields}, files)
         if not complete and checkpoint is not None:
             st.caption("Upload a training file first.")
+        elif not columns.complete:
+            st.caption("Say first what the columns of the file hold, and what every label stands for.")
     with right:
         panel.show(checkpoint, task, label_names)
 
@@ -108,10 +115,21 @@ def _checkpoint_title(name: str) -> str:
 
 def names_of_labels(checkpoint: str | None, settings: Settings) -> tuple[str, ...] | None:
     """Labels of a checkpoint in the models folder; None of one that has yet to be prepared or fetched."""
+    info = _described(checkpoint, settings)
+    return None if info is None else info.labels
+
+
+def head_of(checkpoint: str | None, settings: Settings) -> Head | None:
+    """The kind of its head, of a checkpoint in the models folder."""
+    info = _described(checkpoint, settings)
+    return None if info is None else info.head
+
+
+def _described(checkpoint: str | None, settings: Settings) -> CheckpointInfo | None:
     if checkpoint is None or checkpoint == "demo" or checkpoint.startswith(hub.PREFIX):
         return None
     with contextlib.suppress(PGBError):  # changed since it was listed: the panel says how
-        return checkpoints.describe(settings.models_dir / checkpoint).labels
+        return checkpoints.describe(settings.models_dir / checkpoint)
     return None
 
 
@@ -119,7 +137,8 @@ def choose_task(checkpoint: str | None, label_names: tuple[str, ...] | None) -> 
     """The chosen task; those that the checkpoint has the labels for come first, then one's own file."""
     # a demo is fine-tuned for each task that comes with its text; other checkpoints bring their own labels
     names = [name for name, task in TASKS.items() if checkpoint != "demo" or task.offline]
-    names.sort(key=lambda name: (not labels.fit(TASKS[name], label_names), TASKS[name].labels is None))
+    head = head_of(checkpoint, get_settings())
+    names.sort(key=lambda name: (not labels.fit(TASKS[name], label_names, head), name == "csv"))
     # a key per checkpoint: another one has another first task; of the Hub's nothing is known while its id is typed
     place = checkpoint if checkpoint == "demo" or label_names else hub.PREFIX
     task: str = st.selectbox(
@@ -138,8 +157,8 @@ def choose_files(task: str, settings: Settings) -> tuple[Any, Any]:
     if task != "csv":
         return None, None
     st.caption(
-        "CSV or Parquet with columns text, label (and text_pair for pairs of texts); labels are the checkpoint's "
-        "names or numbers."
+        "CSV, Parquet or JSONL, one row per text or pair of texts, with its label. Which columns hold them, and what "
+        "the labels are called, you say below once the file is there."
     )
     left, right = st.columns(2)
     arguments = {"type": list(uploads.TYPES), "max_upload_size": settings.max_upload_megabytes}
@@ -160,6 +179,15 @@ def choose_files(task: str, settings: Settings) -> tuple[Any, Any]:
     return train, evaluation
 
 
+def choose_columns(file: Any, checkpoint: str | None, settings: Settings) -> data_file.Choice:
+    """What the columns of a training upload hold."""
+    if file is None:
+        return data_file.Choice()
+    names = CORPORA[demo.task_for("csv")].labels if checkpoint == "demo" else names_of_labels(checkpoint, settings)
+    regression = head_of(checkpoint, settings) == "regression"
+    return data_file.choose(stored(file), file.file_id, names, regression=regression)
+
+
 def _method() -> str:
     method: str = st.selectbox(
         "Method",
@@ -177,11 +205,8 @@ def _sizes(checkpoint: str | None, settings: Settings) -> Sizes:
     """What the chosen checkpoint has that can be pinned, as far as it is known before the run."""
     if checkpoint == "demo":
         return DEMO
-    if checkpoint is not None and not checkpoint.startswith(hub.PREFIX):
-        with contextlib.suppress(PGBError):  # as in `names_of_labels`
-            info = checkpoints.describe(settings.models_dir / checkpoint)
-            return Sizes(info.layers, info.heads, info.intermediate)
-    return UNKNOWN
+    info = _described(checkpoint, settings)
+    return UNKNOWN if info is None else Sizes(info.layers, info.heads, info.intermediate)
 
 
 def _advanced(settings: Settings, method: str, sizes: Sizes) -> dict[str, Any]:

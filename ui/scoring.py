@@ -50,14 +50,15 @@ def form() -> None:
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     with left:
         checkpoint = st.selectbox("Checkpoint", names, key="score_checkpoint", help=words.CHECKPOINT)
-    own = None
+    own = head = None
     if checkpoint != "demo":
         with contextlib.suppress(PGBError):  # changed since it was listed: the job says how
-            own = checkpoints.describe(settings.models_dir / checkpoint).labels
+            info = checkpoints.describe(settings.models_dir / checkpoint)
+            own, head = info.labels, info.head
     fitting = [
         name
         for name, task in TASKS.items()
-        if name != "csv" and (task.offline or checkpoint != "demo") and labels.fit(task, own)
+        if name != "csv" and (task.offline or checkpoint != "demo") and labels.fit(task, own, head)
     ]
     with middle:
         task = st.selectbox(

@@ -31,6 +31,7 @@ def show() -> None:
             label_names = form.names_of_labels(checkpoint, settings)
             task = form.choose_task(checkpoint, label_names)
             files = form.choose_files(task, settings)
+            columns = form.choose_columns(files[0], checkpoint, settings)
         with right:
             axes = _axes(settings)
         common = _advanced(settings)
@@ -41,11 +42,14 @@ def show() -> None:
             "without recovery."
         )
         complete = task != "csv" or files[0] is not None
-        ready = checkpoint is not None and complete and size > 0 and labels.fit(TASKS[task], label_names)
+        fits = labels.fit(TASKS[task], label_names, form.head_of(checkpoint, settings))
+        ready = checkpoint is not None and complete and columns.complete and size > 0 and fits
         if st.button("Start the sweep", type="primary", icon=":material/play_arrow:", disabled=not ready):
-            _start({"checkpoint": checkpoint, "task": task, **common}, axes, files)
+            _start({"checkpoint": checkpoint, "task": task, **common, **columns.fields}, axes, files)
         if not complete and checkpoint is not None:
             st.caption("Upload a training file first.")
+        elif not columns.complete:
+            st.caption("Say first what the columns of the file hold, and what every label stands for.")
 
 
 def _axes(settings: Settings) -> dict[str, tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""Files that users bring: a CSV or Parquet of their own, kept under a random name for a time, or while a run waits."""
+"""Tables that users bring (`TYPES`), kept under a random name for a time, or while a run waits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pgb_core import store, sweep_spec
 from pgb_core.errors import RunError
 from pgb_core.settings import get_settings
 
-TYPES = ("csv", "parquet")
+TYPES = ("csv", "tsv", "parquet", "jsonl")
 
 
 def keep(file: BinaryIO, name: str) -> Path:
     """Store `file` for a run to read and return where; only the ending of `name` is used, never the name."""
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
-    ending = "parquet" if name.lower().endswith(".parquet") else "csv"
+    ending = next((ending for ending in TYPES if name.lower().endswith(f".{ending}")), TYPES[0])
     path = folder / f"{secrets.token_hex(16)}.{ending}"
     path.write_bytes(file.read())
     return path

@@ -50,6 +50,11 @@ CALIBRATION = refer(
 )
 MAX_LENGTH = refer("Tokens per text; longer texts are cut. 0 takes the task's own default.", "token")
 DEVICE = "Where the run computes. Pruning the demo takes a few minutes on a CPU."
+COLUMNS = "Which column of your file this is. Columns that are not named here are not read."
+LABEL_MAP = (
+    "The checkpoint knows its labels by the names it was fine-tuned with. Values of your file that are none of them "
+    "have to be matched, or every answer would be compared with the wrong one."
+)
 TASK = "The data on which weights are scored and the model is tested."
 CHECKPOINT = refer(
     "A fine-tuned BERT classifier: the demo, a folder in the server's models folder, or a model of the"
