@@ -145,7 +145,7 @@ def _tell(progress: Progress) -> None:
 
 
 def main() -> None:
-    """See the module."""
+    """Make what is missing, prune each, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=CORPORA, default="bbc-news")
     parser.add_argument("--sparsity", type=float, default=0.5)
