@@ -220,7 +220,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
             "they do not belong together."
         )
     tokenizer.model_max_length = info.max_positions
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    if info.token_types > 1:
-        tokenizer.model_input_names.append("token_type_ids")
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if info.token_types > 1 else [])]
+    tokenizer.model_input_names = names
+    if set(names) != set(pieces.model_input_names):
+        tokenizer.init_kwargs["model_input_names"] = names  # saved with it, for whoever loads it elsewhere
     return tokenizer

@@ -108,6 +108,16 @@ def prepare(task: str = "bbc-news", step: Step = silent) -> Path:
     return folder
 
 
+def encoder() -> Path:
+    """Folder of the pretrained MiniLM encoder, without a head, that all demos are made of; fetched if need be.
+
+    Raises:
+        CheckpointError: it cannot be fetched.
+    """
+    with scratch(_home(), "minilm") as part:
+        return _encoder(part)
+
+
 def load_texts(task: str = "bbc-news", step: Step = silent) -> pd.DataFrame:
     """Columns `text` and `label` (its name) of all rows of a demo's task, without duplicates, in a fixed order.
 

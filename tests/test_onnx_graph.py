@@ -14,11 +14,13 @@ from torch import nn
 
 from pgb_core import onnx_graph
 from pgb_core.architectures import input_names
+from pgb_core.families import Head
 from pgb_core.layout import Layout, dropped_layout
 from pgb_core.onnx_graph import TOLERANCE, example_inputs, largest_difference, write_graph
 from pgb_core.saving import load_pruned
 from tests.network import Network, layouts_of_all_kinds, save_network, some_layouts
-from tests.tiny import MAX_POSITIONS
+from tests.test_architectures import prune
+from tests.tiny import MAX_POSITIONS, tiny_model
 
 
 def logits(file: Path, inputs: dict[str, torch.Tensor]) -> np.ndarray[Any, Any]:
@@ -66,6 +68,20 @@ def test_the_graph_equals_torch_for_every_batch_and_length(
             with torch.no_grad():
                 expected = model(**inputs).logits.numpy()
             assert np.abs(logits(tmp_path / "model.onnx", inputs) - expected).max() < 1e-5, (batch, length, padded)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("family", "head"), [("distilbert", "question_answering"), ("roberta", "classification")])
+def test_graphs_of_other_families_and_heads_equal_torch(family: str, head: Head, tmp_path: Path) -> None:
+    import onnx
+
+    model = prune(tiny_model(family, head), "dropped", tmp_path)[2]
+    write_graph(model, tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    assert [entry.name for entry in graph.input] == ["input_ids", "attention_mask"]
+    names = ["start_logits", "end_logits"] if head == "question_answering" else ["logits"]
+    assert [entry.name for entry in graph.output] == names
+    assert largest_difference(model, tmp_path / "model.onnx") < 1e-5
 
 
 def test_writing_a_graph_says_nothing_and_leaves_the_process_as_it_was(
