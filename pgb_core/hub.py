@@ -34,7 +34,7 @@ PREFIX = "hub:"
 """Before an id, it says that the Hub is meant, not a folder of that name."""
 RECORD = "hub.json"
 """In the folder of a revision: name, revision and licence of the model."""
-_DEADLINE = 3.5
+_DEADLINE = 3.0
 """Seconds that the Hub has to answer, all in all, before it counts as out of reach."""
 _SMALL = 2**23
 """Largest file beside the weights, in bytes; larger ones would be refused once they are here."""
@@ -55,6 +55,11 @@ class HubModel:
     """`model_type`, as its config says."""
     architecture: str | None
     parameters: int | None
+
+    @property
+    def raw(self) -> bool:
+        """Whether its config says that it is an encoder without a head that was trained for a task."""
+        return (self.architecture or "").endswith(("Model", "ForMaskedLM", "ForPreTraining"))
 
 
 def look_up(name: str) -> HubModel:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from pgb_core import checkpoints, demo, hub, jobs
-from pgb_core.checkpoints import CheckpointInfo
+from pgb_core import demo, hub, jobs
 from pgb_core.corpora import CORPORA
 from pgb_core.errors import PGBError, SpecError
 from pgb_core.families import Head
 from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
-from ui import constraints, data_file, labels, panel, uploads, url, words
+from ui import constraints, data_file, finetuning, labels, panel, sources, uploads, url, words
 from ui.constraints import DEMO, UNKNOWN, Sizes
 from ui.devices import devices
 
-HUB = "A model of the Hugging Face Hub …"
 METHOD_TITLES = {
     "pgb": "PGB: groups (default)",
     "pgb-mixed": "PGB mixed: groups, or whole heads and neurons",
@@ -40,7 +36,7 @@ def show() -> None:
     settings = get_settings()
     left, right = st.columns([5, 4], gap="medium")
     with left, st.container(border=True):
-        checkpoint = choose_checkpoint(settings)
+        checkpoint = sources.choose(settings)
         label_names = names_of_labels(checkpoint, settings)
         task = choose_task(checkpoint, label_names)
         files = choose_files(task, settings)
@@ -71,7 +67,10 @@ def show() -> None:
         complete = task != "csv" or files[0] is not None
         fits = labels.fit(TASKS[task], label_names, head_of(checkpoint, settings))
         ready = checkpoint is not None and complete and columns.complete and fits
-        if st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
+        raw = finetuning.raw(checkpoint, settings)
+        if raw:
+            finetuning.offer(str(checkpoint), task, device, files, columns, ready=complete and columns.complete)
+        elif st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
             values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device}
             _start({**values, "method": method, **advanced, **columns.fields}, files)
         if not complete and checkpoint is not None:
@@ -82,55 +81,22 @@ def show() -> None:
         panel.show(checkpoint, task, label_names)
 
 
-def choose_checkpoint(settings: Settings) -> str | None:
-    """The chosen checkpoint's name; None while a Hub id is not complete."""
-    names = checkpoints.list_checkpoints(settings)
-    chosen = st.selectbox(
-        "Checkpoint",
-        [*names, HUB],
-        format_func=_checkpoint_title,
-        key="checkpoint",
-        persist_state="session",
-        help=words.CHECKPOINT,
-    )
-    if chosen != HUB:
-        return str(chosen)
-    typed = st.text_input(
-        "Hub id",
-        placeholder="owner/name",
-        key="hub_id",
-        persist_state="session",
-        help="Safetensors only; the revision is pinned and recorded.",
-    ).strip()
-    if hub.HUB_ID.fullmatch(typed):
-        return hub.PREFIX + typed
-    if typed:
-        st.warning("A Hub id has the form owner/name, for instance textattack/bert-base-uncased-SST-2.")
-    return None
-
-
-def _checkpoint_title(name: str) -> str:
-    return "Demo: MiniLM, fine-tuned for the task" if name == "demo" else name
-
-
 def names_of_labels(checkpoint: str | None, settings: Settings) -> tuple[str, ...] | None:
-    """Labels of a checkpoint in the models folder; None of one that has yet to be prepared or fetched."""
-    info = _described(checkpoint, settings)
-    return None if info is None else info.labels
+    """Labels of a checkpoint; None of one that is not here yet, or whose head has yet to be trained."""
+    info = sources.described(checkpoint, settings)
+    if info is not None:
+        return info.labels if info.head_trained else None
+    known = sources.known(checkpoint)
+    return (known.labels or None) if known else None
 
 
 def head_of(checkpoint: str | None, settings: Settings) -> Head | None:
-    """The kind of its head, of a checkpoint in the models folder."""
-    info = _described(checkpoint, settings)
-    return None if info is None else info.head
-
-
-def _described(checkpoint: str | None, settings: Settings) -> CheckpointInfo | None:
-    if checkpoint is None or checkpoint == "demo" or checkpoint.startswith(hub.PREFIX):
-        return None
-    with contextlib.suppress(PGBError):  # changed since it was listed: the panel says how
-        return checkpoints.describe(settings.models_dir / checkpoint)
-    return None
+    """The kind of its head, as far as it is known."""
+    info = sources.described(checkpoint, settings)
+    if info is not None:
+        return info.head if info.head_trained else None
+    known = sources.known(checkpoint)
+    return TASKS[known.task].head if known else None
 
 
 def choose_task(checkpoint: str | None, label_names: tuple[str, ...] | None) -> str:
@@ -138,9 +104,16 @@ def choose_task(checkpoint: str | None, label_names: tuple[str, ...] | None) -> 
     # a demo is fine-tuned for each task that comes with its text; other checkpoints bring their own labels
     names = [name for name, task in TASKS.items() if checkpoint != "demo" or task.offline]
     head = head_of(checkpoint, get_settings())
-    names.sort(key=lambda name: (not labels.fit(TASKS[name], label_names, head), name == "csv"))
+    known = sources.known(checkpoint)
+    names.sort(
+        key=lambda name: (
+            known is None or name != known.task,
+            not labels.fit(TASKS[name], label_names, head),
+            name == "csv",
+        )
+    )
     # a key per checkpoint: another one has another first task; of the Hub's nothing is known while its id is typed
-    place = checkpoint if checkpoint == "demo" or label_names else hub.PREFIX
+    place = checkpoint if checkpoint == "demo" or label_names or known else hub.PREFIX
     task: str = st.selectbox(
         "Task",
         names,
@@ -185,7 +158,7 @@ def choose_columns(file: Any, checkpoint: str | None, settings: Settings) -> dat
         return data_file.Choice()
     names = CORPORA[demo.task_for("csv")].labels if checkpoint == "demo" else names_of_labels(checkpoint, settings)
     regression = head_of(checkpoint, settings) == "regression"
-    return data_file.choose(stored(file), file.file_id, names, regression=regression)
+    return data_file.choose(uploads.stored(file), file.file_id, names, regression=regression)
 
 
 def _method() -> str:
@@ -205,7 +178,7 @@ def _sizes(checkpoint: str | None, settings: Settings) -> Sizes:
     """What the chosen checkpoint has that can be pinned, as far as it is known before the run."""
     if checkpoint == "demo":
         return DEMO
-    info = _described(checkpoint, settings)
+    info = sources.described(checkpoint, settings)
     return UNKNOWN if info is None else Sizes(info.layers, info.heads, info.intermediate)
 
 
@@ -269,20 +242,10 @@ def _advanced(settings: Settings, method: str, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def stored(file: Any) -> str:
-    """Where an upload lies on the server; one upload lies in one place, so that its runs can be compared."""
-    places = st.session_state.setdefault("uploads", {})
-    if not Path(places.get(file.file_id, "")).is_file():
-        file.seek(0)
-        places[file.file_id] = str(uploads.keep(file, file.name))
-    place = Path(places[file.file_id])
-    place.touch()  # its time begins anew
-    return str(place)
-
-
 def _start(values: dict[str, Any], files: tuple[Any, Any]) -> None:
+    uploads.touch(values["checkpoint"])
     try:
-        train, evaluation = (stored(file) if file is not None else None for file in files)
+        train, evaluation = (uploads.stored(file) if file is not None else None for file in files)
         run_id = jobs.submit(PruneSpec(**values, train_file=train, eval_file=evaluation))
     except SpecError as error:
         st.error(f"This cannot be run: {error}")

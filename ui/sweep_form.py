@@ -12,7 +12,7 @@ from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import METHODS, PruneSpec
 from pgb_core.sweep_spec import SweepSpec
 from pgb_core.tasks import TASKS
-from ui import form, labels, units, url, words
+from ui import finetuning, form, labels, sources, units, uploads, url, words
 from ui.devices import devices
 
 TARGETS = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96)
@@ -27,7 +27,7 @@ def show() -> None:
     with st.container(border=True):
         left, right = st.columns(2, gap="medium")
         with left:
-            checkpoint = form.choose_checkpoint(settings)
+            checkpoint = sources.choose(settings)
             label_names = form.names_of_labels(checkpoint, settings)
             task = form.choose_task(checkpoint, label_names)
             files = form.choose_files(task, settings)
@@ -43,10 +43,13 @@ def show() -> None:
         )
         complete = task != "csv" or files[0] is not None
         fits = labels.fit(TASKS[task], label_names, form.head_of(checkpoint, settings))
-        ready = checkpoint is not None and complete and columns.complete and size > 0 and fits
+        raw = finetuning.raw(checkpoint, settings)
+        ready = checkpoint is not None and complete and columns.complete and size > 0 and fits and not raw
         if st.button("Start the sweep", type="primary", icon=":material/play_arrow:", disabled=not ready):
             _start({"checkpoint": checkpoint, "task": task, **common, **columns.fields}, axes, files)
-        if not complete and checkpoint is not None:
+        if raw:
+            st.warning("This checkpoint has no trained head: fine-tune it first, on the Prune page.")
+        elif not complete and checkpoint is not None:
             st.caption("Upload a training file first.")
         elif not columns.complete:
             st.caption("Say first what the columns of the file hold, and what every label stands for.")
@@ -119,8 +122,9 @@ def _advanced(settings: Settings) -> dict[str, Any]:
 
 
 def _start(values: dict[str, Any], axes: dict[str, tuple[Any, ...]], files: tuple[Any, Any]) -> None:
+    uploads.touch(values["checkpoint"])
     try:
-        train, evaluation = (form.stored(file) if file is not None else None for file in files)
+        train, evaluation = (uploads.stored(file) if file is not None else None for file in files)
         base = PruneSpec(**values, sparsity=axes["sparsities"][0], train_file=train, eval_file=evaluation)
         sweep_id = jobs.submit_sweep(SweepSpec(base, **axes))
     except SpecError as error:
