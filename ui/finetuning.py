@@ -13,6 +13,7 @@ from pgb_core.finetune_spec import FinetuneSpec
 from pgb_core.settings import Settings, get_settings
 from pgb_core.store import Run
 from ui import data_file, job, sources, units, uploads, url, words
+from ui.devices import choose_device
 
 _KEEP: dict[str, Any] = {"persist_state": "session"}
 
@@ -28,11 +29,10 @@ def raw(checkpoint: str | None, settings: Settings) -> bool:
     return asked.done() and asked.exception() is None and asked.result().raw
 
 
-def offer(
-    checkpoint: str, task: str, device: str, files: tuple[Any, Any], columns: data_file.Choice, *, ready: bool
-) -> None:
-    """Ask how to fine-tune; the button starts the job and puts it in the URL."""
-    st.info("This checkpoint is a raw encoder: its head is not trained yet. Fine-tune it on the task first.")
+def offer(checkpoint: str, task: str, files: tuple[Any, Any], columns: data_file.Choice, *, complete: bool) -> None:
+    """Ask how to fine-tune; the button starts the job and puts it in the URL. `complete`: all files are there."""
+    st.info("A raw encoder has no trained head. Fine-tune it on the task first, then prune what comes out.")
+    device = choose_device()
     left, middle, right = st.columns(3)
     with left:
         epochs = st.number_input(
@@ -41,10 +41,11 @@ def offer(
     with middle:
         rate = st.number_input(
             "Learning rate",
-            0.0,
+            1e-7,
             1e-2,
-            0.0,
+            None,
             step=1e-5,
+            placeholder="automatic",
             format="%.0e",
             key="finetune_rate",
             **_KEEP,
@@ -58,11 +59,15 @@ def offer(
             help=words.CHECKPOINT_NAME,
         )
     pressed = st.button(
-        "Fine-tune", type="primary", icon=":material/school:", width="stretch", disabled=not ready or not name.strip()
+        "Fine-tune",
+        type="primary",
+        icon=":material/school:",
+        width="stretch",
+        disabled=not (complete and columns.complete and name.strip()),
     )
     if pressed:
         values = {"checkpoint": checkpoint, "task": task, "device": device, "epochs": int(epochs)}
-        _start({**values, "learning_rate": float(rate) or None, **columns.fields}, files, name.strip())
+        _start({**values, "learning_rate": rate, **columns.fields}, files, name.strip())
 
 
 def _name(checkpoint: str, task: str) -> str:

@@ -15,7 +15,7 @@ from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
 from ui import constraints, data_file, finetuning, labels, panel, sources, uploads, url, words
 from ui.constraints import DEMO, UNKNOWN, Sizes
-from ui.devices import devices
+from ui.devices import choose_device
 
 METHOD_TITLES = {
     "pgb": "PGB: groups (default)",
@@ -41,44 +41,50 @@ def show() -> None:
         task = choose_task(checkpoint, label_names)
         files = choose_files(task, settings)
         columns = choose_columns(files[0], checkpoint, settings)
-        target = st.container()  # its label depends on a choice below
-        method = _method()
-        offered = devices()
-        device = st.selectbox(
-            "Device",
-            list(offered),
-            format_func=offered.__getitem__,
-            key="device",
-            persist_state="session",
-            help=words.DEVICE,
-        )
-        advanced = _advanced(settings, method, _sizes(checkpoint, settings))
-        with target:
-            sparsity = st.slider(
-                f"Sparsity: share of the encoder's {BUDGETED[advanced.get('budget', 'weights')]} to remove",
-                0,
-                97,
-                50,
-                format="%d%%",
-                key="sparsity",
-                persist_state="session",
-                help=words.SPARSITY,
-            )
         complete = task != "csv" or files[0] is not None
-        fits = labels.fit(TASKS[task], label_names, head_of(checkpoint, settings))
-        ready = checkpoint is not None and complete and columns.complete and fits
-        raw = finetuning.raw(checkpoint, settings)
-        if raw:
-            finetuning.offer(str(checkpoint), task, device, files, columns, ready=complete and columns.complete)
-        elif st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
-            values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device}
-            _start({**values, "method": method, **advanced, **columns.fields}, files)
+        if finetuning.raw(checkpoint, settings):
+            finetuning.offer(str(checkpoint), task, files, columns, complete=complete)
+        else:
+            _pruning(checkpoint, task, label_names, files, columns, complete=complete)
         if not complete and checkpoint is not None:
             st.caption("Upload a training file first.")
         elif not columns.complete:
             st.caption("Say first what the columns of the file hold, and what every label stands for.")
     with right:
         panel.show(checkpoint, task, label_names)
+
+
+def _pruning(
+    checkpoint: str | None,
+    task: str,
+    label_names: tuple[str, ...] | None,
+    files: tuple[Any, Any],
+    columns: data_file.Choice,
+    *,
+    complete: bool,
+) -> None:
+    """How far to prune and how, and the button that starts it; `complete`: all files are there."""
+    settings = get_settings()
+    target = st.container()  # its label depends on a choice below
+    method = _method()
+    device = choose_device()
+    advanced = _advanced(settings, method, _sizes(checkpoint, settings))
+    with target:
+        sparsity = st.slider(
+            f"Sparsity: share of the encoder's {BUDGETED[advanced.get('budget', 'weights')]} to remove",
+            0,
+            97,
+            50,
+            format="%d%%",
+            key="sparsity",
+            persist_state="session",
+            help=words.SPARSITY,
+        )
+    fits = labels.fit(TASKS[task], label_names, head_of(checkpoint, settings))
+    ready = checkpoint is not None and complete and columns.complete and fits
+    if st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
+        values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device}
+        _start({**values, "method": method, **advanced, **columns.fields}, files)
 
 
 def names_of_labels(checkpoint: str | None, settings: Settings) -> tuple[str, ...] | None:

@@ -85,13 +85,17 @@ def _hub_panel(name: str, task: str) -> None:
         return
     error = asked.exception()
     if isinstance(error, ConnectionError):
-        st.error(hub.out_of_reach(name, str(error)), icon=":material/cloud_off:")
+        st.error(_sentence(hub.out_of_reach(name, str(error))), icon=":material/cloud_off:")
     elif isinstance(error, PGBError):
-        st.error(str(error))
+        st.error(_sentence(str(error)))
     elif error is not None:
         raise error
     else:
         _hub_facts(asked.result())
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 @st.fragment(run_every=_ASKING_SECONDS)
@@ -133,14 +137,14 @@ def _folder_panel(folder: Path, task: str, origin: Origin) -> None:
         st.warning("This checkpoint is pruned already; choose the dense one it came from.")
         return
     if not info.head_trained:
-        st.warning("A raw encoder: its head is not trained. It can be fine-tuned on the chosen task, on the left.")
+        st.warning("Its head is not trained: it can be pruned once it is fine-tuned on a task.")
     _estimate(info, task, fingerprint)
     inside.show(folder, info, fingerprint)
 
 
 def _facts(info: CheckpointInfo, fingerprint: str, origin: Origin) -> None:
     names = ", ".join(info.labels[:6]) + (f" … ({len(info.labels)} in all)" if len(info.labels) > 6 else "")
-    head = HEADS[info.head] if info.head_trained else "none that is trained"
+    head = HEADS[info.head] if info.head_trained else "raw encoder without a trained head"
     others = info.parameters - info.encoder_weights
     rows = {
         "Family": f"{FAMILIES[info.family].title}, {head}",

@@ -13,7 +13,7 @@ from pgb_core.spec import METHODS, PruneSpec
 from pgb_core.sweep_spec import SweepSpec
 from pgb_core.tasks import TASKS
 from ui import finetuning, form, labels, sources, units, uploads, url, words
-from ui.devices import devices
+from ui.devices import choose_device
 
 TARGETS = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96)
 FIRST_TARGETS, FIRST_METHODS = (0.5, 0.75, 0.88), ("pgb", "structured")
@@ -103,10 +103,7 @@ def _axes(settings: Settings) -> dict[str, tuple[Any, ...]]:
 def _advanced(settings: Settings) -> dict[str, Any]:
     """What all points have in common and most people leave alone."""
     with st.expander("Advanced options"):
-        offered = devices()
-        device = st.selectbox(
-            "Device", list(offered), format_func=offered.__getitem__, key="device", help=words.DEVICE, **_KEEP
-        )
+        device = choose_device()
         samples = st.number_input(
             "Calibration samples",
             8,

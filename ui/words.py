@@ -326,5 +326,7 @@ ESTIMATE = (
     "with encoder weights, samples and tokens, memory with the parameters; other work on the server slows it down."
 )
 EPOCHS = refer("Passes over the training examples. Two to four are usual for fine-tuning.", "epoch", "fine-tuning")
-LEARNING_RATE = "Peak of the learning rate; 0 takes what suits the size: 5e-5 for small encoders, 3e-5 for base size."
+LEARNING_RATE = (
+    "Peak of the learning rate; automatic takes what suits the size: 5e-5 for small encoders, 3e-5 for base size."
+)
 CHECKPOINT_NAME = "Its folder in the server's models folder; everybody who reaches this server sees it there."

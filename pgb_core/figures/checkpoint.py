@@ -19,15 +19,18 @@ TITLES: Mapping[str, str] = {
     "intermediate": "intermediate",
     "output": "output",
 }
+_COLORS = ("#2f7ab5", "#22c3e6", "#d9662b", "#b83fe8", "#c99a00", "#a39f86")
+"""Told apart on light and on dark ground, as those of `style.METHODS`."""
 _MARKS = ("circle", "square", "diamond", "cross", "x", "triangle-up")
+_DARKEST = 0.15
+"""Of the rising scale: what is darker is not seen on dark ground."""
 HEIGHT = 240
 
 
 def sizes(spectra: Spectra) -> go.Figure:
     """Root mean square of each matrix's weights against the layer, one line per matrix."""
     figure = go.Figure()
-    colors = sample_colorscale("Viridis", [n / len(TITLES) for n in range(len(TITLES))])
-    for (name, title), color, mark in zip(TITLES.items(), colors, _MARKS, strict=True):
+    for (name, title), color, mark in zip(TITLES.items(), _COLORS, _MARKS, strict=True):
         figure.add_trace(
             go.Scatter(
                 x=[number + 1 for number in range(len(spectra))],
@@ -49,7 +52,8 @@ def decay(spectra: Spectra, matrix: str) -> go.Figure:
     """Singular values of one matrix of every layer as shares of the largest, against the share of directions."""
     figure = go.Figure()
     last = max(len(spectra) - 1, 1)
-    colors = sample_colorscale(RISING, [number / last for number in range(len(spectra))])
+    scale = sample_colorscale(RISING, [_DARKEST + (1 - _DARKEST) * n / 8 for n in range(9)])
+    colors = sample_colorscale(scale, [number / last for number in range(len(spectra))])
     for number, layer in enumerate(spectra):
         figure.add_trace(
             go.Scatter(
@@ -69,7 +73,7 @@ def decay(spectra: Spectra, matrix: str) -> go.Figure:
             x=[None],
             y=[None],
             mode="markers",
-            marker={"color": [1], "cmin": 1, "cmax": len(spectra), "colorscale": RISING, "colorbar": bar},
+            marker={"color": [1], "cmin": 1, "cmax": len(spectra), "colorscale": scale, "colorbar": bar},
             hoverinfo="skip",
         )
     )

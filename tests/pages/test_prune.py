@@ -19,7 +19,7 @@ from pgb_core.tasks import TASKS
 from tests.pages.visit import APP, TIMEOUT, charts, healthy, query, visit, words
 from tests.sample_run import make_sample_run, make_unfinished_run
 from tests.tiny import make_tiny_checkpoint
-from ui import labels, uploads
+from ui import labels, sources, uploads
 
 
 def status(state: store.State, **values: Any) -> store.Status:
@@ -342,7 +342,8 @@ def test_an_upload_stays_while_a_run_waits_for_it() -> None:
 
 def test_a_hub_id_must_look_like_one(submitted: list[PruneSpec]) -> None:
     app = visit("prune")
-    app.selectbox(key="checkpoint").set_value(app.selectbox(key="checkpoint").options[-1]).run()
+    app.selectbox(key="checkpoint").set_value(sources.HUB).run()
+    app.selectbox(key="hub_known").set_value(sources.OTHER).run()
     app.text_input(key="hub_id").set_value("../etc/passwd").run()
     assert "owner/name" in healthy(app).warning[0].value
     assert next(button for button in app.button if button.label == "Prune").disabled
