@@ -22,7 +22,7 @@ from ui import finetuning, inside, labels, sources, units, words
 HEADS = {
     "classification": "sequence classifier",
     "regression": "regression, one number",
-    "question_answering": "question answering",
+    "question_answering": "question answering model",
 }
 CALIBRATION = 1024
 _ASKING_SECONDS = 0.5
@@ -45,8 +45,9 @@ def show(checkpoint: str | None, task: str, label_names: Sequence[str] | None = 
         st.write(f"**{TASKS[task].title}.** {TASKS[task].description}")
         head = sources.described(checkpoint, get_settings())
         if not labels.fit(TASKS[task], label_names, head.head if head and head.head_trained else None):
-            needed = ", ".join(TASKS[task].labels or (HEADS[TASKS[task].head],))
-            st.warning(f"This checkpoint lacks what the task needs ({needed}): choose the task it was fine-tuned on.")
+            needed = TASKS[task].labels
+            lack = f"lacks labels of the task ({', '.join(needed)})" if needed else f"is no {HEADS[TASKS[task].head]}"
+            st.warning(f"This checkpoint {lack}: choose the task it was fine-tuned on.")
         st.subheader("What happens", anchor=False)
         if finetuning.raw(checkpoint, get_settings()):
             st.write("A new head is put on the encoder and both are trained on the task; then it can be pruned.")

@@ -13,7 +13,7 @@ from pgb_core.errors import PGBError, RunError
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
 from pgb_core.tasks import TASKS
-from ui import job, labels, url, words
+from ui import finetuning, job, labels, url, words
 from ui.devices import devices
 
 NOT_A_TARGET = {"sparsity": 0.0, "method": "pgb-mixed"}
@@ -46,7 +46,7 @@ def running() -> bool:
 def form() -> None:
     """Choose a checkpoint and a task; the button starts a scoring and puts it in the URL."""
     settings = get_settings()
-    names = checkpoints.list_checkpoints(settings)
+    names = [name for name in checkpoints.list_checkpoints(settings) if not finetuning.raw(name, settings)]
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     with left:
         checkpoint = st.selectbox("Checkpoint", names, key="score_checkpoint", help=words.CHECKPOINT)
