@@ -198,8 +198,7 @@ def hostile(save: Save, tmp_path: Path) -> Path:
     for name in ("modeling_pgb_bert.py", "tokenization_evil.py", "__init__.py", "configuration_bert.py"):
         (folder / name).write_text(code)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
-    del settings["tokenizer_class"]
-    settings["auto_map"] = {"AutoTokenizer": ["tokenization_evil.Tokenizer", None]}
+    settings["tokenizer_class"] = "tokenization_evil.Tokenizer"
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
@@ -222,10 +221,19 @@ def test_reading_an_exported_folder_never_runs_a_file_in_it(
     assert (tmp_path / "ran").exists()
 
 
+def test_a_tokenizer_that_asks_for_code_is_refused(hostile: Path, tmp_path: Path) -> None:
+    file = hostile / "tokenizer_config.json"
+    asking = {"auto_map": {"AutoTokenizer": ["tokenization_evil.Tokenizer", None]}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | asking))
+    with pytest.raises(CheckpointError, match="auto_map asks for code of its own"):
+        export(hostile, tmp_path / "clean", "safetensors")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_what_is_exported_from_a_hostile_folder_is_clean(hostile: Path, tmp_path: Path) -> None:
     export(hostile, tmp_path / "clean", "safetensors")
     assert sorted(file.name for file in (tmp_path / "clean").iterdir()) == sorted((*PORTABLE, *TOKENIZER))
-    assert "auto_map" not in json.loads((tmp_path / "clean" / "tokenizer_config.json").read_text())
+    assert "evil" not in (tmp_path / "clean" / "tokenizer_config.json").read_text()
     ours = Path(modeling_pgb_bert.__file__).read_bytes()
     assert (tmp_path / "clean" / "modeling_pgb_bert.py").read_bytes() == ours
 
