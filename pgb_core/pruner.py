@@ -236,20 +236,21 @@ def _naming(step: Step, model: str) -> Step:
 def _scores(found: Evaluation, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
     """result.json's `score`; `majority` is the score of always giving one answer, `secondary` has further metrics."""
     first, *others = (found.task.metric, *found.task.secondary)
-    scores: dict[str, float | None] = dict.fromkeys(("dense", "masked", "compensated", "recovered"))
-    by_metric = {metric: {name: verdict.scores[metric] for name, verdict in verdicts.items()} for metric in others}
+    stages: dict[str, float | None] = dict.fromkeys(("dense", "masked", "compensated", "recovered"))
+    main = _by_stage(verdicts, first)
+    secondary = {metric: _by_stage(verdicts, metric) for metric in others}
     return {
         "metric": first,
-        **scores,
-        **{name: verdict.scores[first][0] for name, verdict in verdicts.items()},
+        **stages,
+        **main,
         "majority": judging.majority(found),
         "samples": len(found.rows),
-        "standard_error": {name: verdict.scores[first][1] for name, verdict in verdicts.items()},
-        "secondary": {
-            metric: {
-                **{name: score for name, (score, _) in by_name.items()},
-                "standard_error": {name: error for name, (_, error) in by_name.items()},
-            }
-            for metric, by_name in by_metric.items()
-        },
+        **({"secondary": secondary} if secondary else {}),
     }
+
+
+def _by_stage(verdicts: Mapping[str, Verdict], metric: str) -> dict[str, Any]:
+    """The score of each stage's model by one metric, and all their standard errors."""
+    scores = {stage: verdict.scores[metric] for stage, verdict in verdicts.items()}
+    errors = {stage: error for stage, (_, error) in scores.items()}
+    return {**{stage: score for stage, (score, _) in scores.items()}, "standard_error": errors}

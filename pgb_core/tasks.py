@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pgb_core import data_files, demo, hub_data
 from pgb_core.corpora import CORPORA
 from pgb_core.data_files import LABEL, PAIR, TEXT, Columns
@@ -19,9 +17,9 @@ from pgb_core.errors import TaskError
 from pgb_core.families import Head
 from pgb_core.hub_data import Source
 from pgb_core.label_order import ids_of_task, order_note
+from pgb_core.splitting import hold_out, split_in_three
 
 if TYPE_CHECKING:
-    import pandas as pd
     from datasets import Dataset
 
 HEAD_TITLES: dict[Head, str] = {
@@ -30,7 +28,6 @@ HEAD_TITLES: dict[Head, str] = {
     "question_answering": "a question answering model",
 }
 """What a checkpoint with each kind of head is."""
-HELD_OUT = 0.2
 LEAST_TRAINING_ROWS = 8
 """Calibration sets some of them apart to price the options on, and both parts need more than a few."""
 SPLIT_SEED = 0
@@ -328,41 +325,12 @@ def _load_offline(task: Task, id2label: Mapping[int, str]) -> tuple[Table, Table
     """Rows to train on, rows held out and the reserve; which they are depends on nothing but the task."""
     table = demo.load_texts(task.name)
     split = CORPORA[task.name].split
-    parts = _split_in_three(table, *split) if split else (*_split(table, SPLIT_SEED, task.name), table[:0])
+    parts = split_in_three(table, *split, SPLIT_SEED) if split else (*hold_out(table, SPLIT_SEED, task.name), table[:0])
     ids = ids_of_task(task.name, task.labels or (), id2label)
     train, evaluation, reserve = (
         {TEXT: part[TEXT].tolist(), LABEL: [ids[label] for label in part[LABEL]]} for part in parts
     )
     return train, evaluation, reserve
-
-
-def _split_in_three(
-    table: pd.DataFrame, train_rows: int, held_out_rows: int
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """`train_rows` rows, `held_out_rows` rows and the others, each with the labels in the proportions of the whole."""
-    from pgb_core.batching import stratified_positions
-
-    held_out = stratified_positions(table[LABEL].tolist(), held_out_rows, SPLIT_SEED)
-    others = table.drop(index=held_out)
-    train = others.iloc[stratified_positions(others[LABEL].tolist(), train_rows, SPLIT_SEED)]
-    return train, table.loc[held_out], others.drop(index=train.index)
-
-
-def _split(table: pd.DataFrame, seed: int, what: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Hold out a fifth of each label, rounded; a label with one or two examples stays in the training part."""
-    from pgb_core.batching import strata
-
-    generator = np.random.default_rng(seed)
-    labels = strata(table[LABEL].tolist())
-    held_out = np.zeros(len(table), dtype=bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        held_out[generator.permutation(members)[: round(HELD_OUT * len(members))]] = True
-    if not held_out.any():
-        raise TaskError(
-            f"{what} has too few rows to hold a fifth out; give an evaluation file or at least 3 per label."
-        )
-    return table[~held_out], table[held_out]
 
 
 def _load_files(
@@ -376,7 +344,7 @@ def _load_files(
         raise TaskError("task csv needs a training file with the columns text and label.")
     train = data_files.read_table(Path(train_file), columns, id2label)
     if eval_file is None:
-        train, evaluation = _split(train, seed, Path(train_file).name)
+        train, evaluation = hold_out(train, seed, Path(train_file).name)
     else:
         evaluation = data_files.read_table(Path(eval_file), columns, id2label)
     if set(train.columns) != set(evaluation.columns):
