@@ -1,4 +1,4 @@
-"""A DistilBert pruned by permutation and grouping (PGB): what runs of it.
+"""A DistilBERT pruned by permutation and grouping (PGB): what runs of it.
 
 It needs torch, transformers and the two files that it imports from its own folder. The library imports these classes
 from here; an exported folder holds a copy of the three files, which transformers runs with `trust_remote_code=True`.
@@ -34,7 +34,7 @@ class NoDistilBertAttention(NoAttention, DistilBertSelfAttention):
 PLACES = Places(
     layers="transformer.layer",
     attention="attention",
-    attention_exit="attention.exit",
+    attention_exit="attention.exit",  # below the attention, which holds its own output matrix
     feed_forward="ffn.lin1",
     activation="ffn.activation",
     feed_forward_exit="ffn.lin2",
@@ -44,7 +44,7 @@ PLACES = Places(
 
 
 class PGBDistilBertConfig(DistilBertConfig):
-    """The configuration of the dense DistilBert, and in `sublayers` what was kept of it, as pgb.json lists it."""
+    """The configuration of the dense DistilBERT, and in `sublayers` what was kept of it, as pgb.json lists it."""
 
     model_type = "pgb_distilbert"
 

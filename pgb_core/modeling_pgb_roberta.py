@@ -1,4 +1,4 @@
-"""A Roberta pruned by permutation and grouping (PGB): what runs of it.
+"""A RoBERTa pruned by permutation and grouping (PGB): what runs of it.
 
 It needs torch, transformers and the two files that it imports from its own folder. The library imports these classes
 from here; an exported folder holds a copy of the three files, which transformers runs with `trust_remote_code=True`.
@@ -37,7 +37,7 @@ PLACES = Places(
 
 
 class PGBRobertaConfig(RobertaConfig):
-    """The configuration of the dense Roberta, and in `sublayers` what was kept of it, as pgb.json lists it."""
+    """The configuration of the dense RoBERTa, and in `sublayers` what was kept of it, as pgb.json lists it."""
 
     model_type = "pgb_roberta"
 
