@@ -21,30 +21,34 @@ TITLE = "Inside its weights"
 def show(folder: Path, info: CheckpointInfo, fingerprint: str) -> None:
     """A folded section with the size of all matrices and the singular values of two of each layer."""
     section = st.expander(TITLE, key=f"inside_{fingerprint[:12]}", on_change="rerun")
-    if not section.open:
+    if section.open:
+        with section:
+            draw(folder, info, fingerprint)
+
+
+def draw(folder: Path, info: CheckpointInfo, fingerprint: str) -> None:
+    """The pictures, measured first where they have not been."""
+    found = _measured(folder, info, fingerprint)
+    if found is None:
         return
-    with section:
-        found = _measured(folder, info, fingerprint)
-        if found is None:
-            return
-        name = f"weights of {folder.name}"
-        st.markdown("**Size of the weights**", help=words.RMS)
+    name = f"weights of {folder.name}"
+    st.markdown("**Size of the weights**", help=words.RMS)
+    charts.chart(
+        figures.sizes(found),
+        "Root mean square of the weights of each matrix, against the layer.",
+        key="inside_sizes",
+        name=f"{name}, sizes",
+        rows=figures.table(found),
+    )
+    for matrix in spectra.DECOMPOSED:
+        st.markdown(f"**Singular values of {matrix}**", help=words.DECAY)
         charts.chart(
-            figures.sizes(found),
-            "Root mean square of the weights of each matrix, against the layer.",
-            key="inside_sizes",
-            name=f"{name}, sizes",
-            rows=figures.table(found),
+            figures.decay(found, matrix),
+            f"Singular values of the matrix {matrix} of each layer, the strongest first.",
+            key=f"inside_{matrix}",
+            name=f"{name}, singular values of {matrix}",
+            rows=figures.decay_table(found, matrix),
         )
-        for matrix in spectra.DECOMPOSED:
-            st.markdown(f"**Singular values of {matrix}**", help=words.DECAY)
-            charts.chart(
-                figures.decay(found, matrix),
-                f"Singular values of the matrix {matrix} of each layer, the strongest first.",
-                key=f"inside_{matrix}",
-                name=f"{name}, singular values of {matrix}",
-                rows=figures.decay_table(found, matrix),
-            )
 
 
 def _measured(folder: Path, info: CheckpointInfo, fingerprint: str) -> Spectra | None:

@@ -15,19 +15,20 @@ import pytest
 from huggingface_hub import constants
 from streamlit.testing.v1 import AppTest
 
-from pgb_core import card, hub, jobs, store
+from pgb_core import card, hub, jobs, spectra, store
 from pgb_core.curated import curated
 from pgb_core.errors import CheckpointError
 from pgb_core.finetune_spec import FinetuneSpec
 from pgb_core.hub import HubModel
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
+from pgb_core.weights import fingerprint_of
 from tests.pages.visit import charts, healthy, query, visit, words
 from tests.sample_run import make_unfinished_run
 from tests.test_finetuning import make_raw
 from tests.test_hub import listening, point_to
 from tests.tiny import make_tiny_checkpoint
-from ui import inside, sources, uploads
+from ui import sources, uploads
 
 KNOWN = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
@@ -88,13 +89,26 @@ def test_an_estimate_says_what_it_rests_on(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_weights_are_measured_when_somebody_looks_and_kept() -> None:
-    make_tiny_checkpoint(get_settings().models_dir / "tiny", train=False)
+    folder = make_tiny_checkpoint(get_settings().models_dir / "tiny", train=False)
     app = choose(visit("prune"), "tiny")
     assert charts(app) == []
-    section = next(box for box in app.expander if box.label == inside.TITLE)
-    key = section.proto.id if hasattr(section.proto, "id") else None
-    assert key is None or inside.TITLE
-    assert not (get_settings().cache_dir / "spectra").exists()
+    kept = get_settings().cache_dir / "spectra" / f"{fingerprint_of(folder)}.json"
+    assert not kept.exists()
+
+    def page(place: str) -> None:
+        from pathlib import Path
+
+        from pgb_core.inspection import describe
+        from pgb_core.weights import fingerprint_of
+        from ui import inside
+
+        inside.draw(Path(place), describe(Path(place)), fingerprint_of(Path(place)))
+
+    opened = healthy(AppTest.from_function(page, kwargs={"place": str(folder)}, default_timeout=30).run())
+    assert len(charts(opened)) == 3
+    assert kept.is_file()
+    (folder / "model.safetensors").unlink()  # what is kept needs no weights
+    assert spectra.find(get_settings().cache_dir, kept.stem) is not None
 
 
 # --- the Hub -------------------------------------------------------------------------------------------------------
