@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.accuracy_points import DENSE, EPOCHS, Key, Origin, Point, data_digest
-from pgb_core import checkpoints, evaluation, planning, recovery, tasks
+from pgb_core import checkpoints, evaluation, judging, planning, recovery, tasks
 from pgb_core.architectures import encoder_sublayers
 from pgb_core.batching import Example, encode, stratified_positions
 from pgb_core.errors import PGBError, reason
@@ -125,7 +125,7 @@ def load(task: str, *, seed: int, samples: int | None, calibration: int, step: S
         data.task.metric,
         train=encode(data.train, tokenizer, length, step),
         calibration=encode(data.train.select(rows), tokenizer, length),
-        held_out=evaluation.examples_of(data.evaluation, tokenizer, length, samples, seed),
+        held_out=judging.evaluation_of(data.task, data.evaluation, tokenizer, length, samples, seed).examples,
         seed=seed,
         step=step,
     )

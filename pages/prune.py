@@ -7,7 +7,7 @@ import streamlit as st
 from pgb_core import store
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
-from ui import charts, form, frame, job, result, runs, url
+from ui import charts, finetuning, form, frame, job, result, runs, url
 
 RECENT = 8
 
@@ -15,6 +15,8 @@ RECENT = 8
 def main() -> None:
     """Draw the page."""
     frame.require("prune")
+    if finetuning.running():
+        return
     run = runs.asked()
     if run is None:
         frame.heading(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pgb_core import __version__, arguments, console, jobs, store, sweep_spec, sweep_table
+from pgb_core.data_files import Columns
 from pgb_core.errors import JobCancelled, explain
 from pgb_core.export import FORMATS
 from pgb_core.settings import get_settings
@@ -117,6 +118,30 @@ def score(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     return Answer(found, console.describe_scoring(found))
 
 
+def finetune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Train an encoder with a new head on a task."""
+    from pgb_core.finetune_spec import FinetuneSpec
+
+    spec = FinetuneSpec(**{item.name: getattr(args, item.name) for item in fields(FinetuneSpec)})
+
+    def work() -> dict[str, Any]:
+        from pgb_core.finetuning import finetune_checkpoint
+
+        return finetune_checkpoint(spec, args.out, run=args.job, on_progress=printer.report)
+
+    if args.job is None:
+        found = work()
+    else:  # in the background: the page watches the folder that jobs.submit_finetune made
+        with jobs.cancellable(args.job):
+            try:
+                jobs.wait_for_turn(args.job)
+                found = work()
+            except BaseException as error:
+                jobs.settle(args.job, error)
+                raise
+    return Answer(found, console.describe_finetuned(found))
+
+
 def evaluate(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Score a dense or a pruned checkpoint."""
     from pgb_core.evaluation import evaluate_checkpoint
@@ -126,6 +151,7 @@ def evaluate(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answ
         args.task,
         train_file=args.train_file,
         eval_file=args.eval_file,
+        columns=Columns(args.text_column, args.pair_column, args.label_column, tuple(args.label_map)),
         eval_samples=args.eval_samples,
         max_length=args.max_length,
         device=args.device,
@@ -259,6 +285,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--again", action="store_true", help="score and measure anew what is there already")
     sub.add_argument("--out", type=Path, help=argparse.SUPPRESS)  # made by jobs.submit
+    sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)
+
+    sub = command("finetune", finetune, "Train an encoder with a new head on a task; what comes out can be pruned.")
+    arguments.add_data_arguments(sub, evaluates=False)
+    arguments.add_seed(sub)
+    sub.add_argument("--epochs", type=arguments.positive, default=3, help="epochs of training (default: %(default)s)")
+    sub.add_argument("--learning-rate", type=float, help="peak of the learning rate (default: by the hidden size)")
+    sub.add_argument("--out", type=Path, required=True, help="folder to write, a new one")
+    sub.add_argument("--run", dest="job", type=Path, help=argparse.SUPPRESS)  # made by jobs.submit_finetune
     sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)
 
     sub = command("evaluate", evaluate, "Score a dense or pruned checkpoint; prints the score as JSON.")

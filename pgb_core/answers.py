@@ -1,7 +1,8 @@
 """What the model of each stage of a run answers to every evaluation example, so that two runs can be compared in pairs.
 
 `answers.safetensors` of a run folder holds the places of the examples in the evaluation split, the right labels and,
-for each stage, the label given with its probability and that of the right one: some 20 bytes an example, no texts.
+for each stage, the label given with its probability and that of the right one: some 20 bytes an example, no texts. Of a
+regression and of question answering it holds how good each answer is (`Graded`), not the answer.
 Nothing here imports torch: the dashboard reads answers through this module.
 """
 
@@ -56,6 +57,22 @@ class Answers:
         return np.equal(self.said[stage].predicted, self.labels)
 
 
+@dataclass(frozen=True, eq=False)
+class Graded:
+    """How good the answers of a run's models are that are no labels: by stage, (N,) `points`, more being better.
+
+    `rows` (N,) are places in the evaluation split; `unit` says in words what a point is.
+    """
+
+    rows: NDArray[np.int64]
+    unit: str
+    points: Mapping[str, NDArray[np.float64]]
+
+    def same_examples(self, other: Graded) -> bool:
+        """Whether both are of the same examples, in the same order, and graded alike."""
+        return self.unit == other.unit and np.array_equal(self.rows, other.rows)
+
+
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """(N, labels) probabilities."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
@@ -74,12 +91,14 @@ def said(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Said:
     )
 
 
-def write_answers(folder: Path, answers: Answers) -> None:
+def write_answers(folder: Path, answers: Answers | Graded) -> None:
     """Write `answers` into run folder `folder`."""
-    tensors: dict[str, NDArray[Any]] = {
-        "rows": answers.rows.astype(np.int32),
-        "labels": answers.labels.astype(np.int16),
-    }
+    tensors: dict[str, NDArray[Any]] = {"rows": answers.rows.astype(np.int32)}
+    if isinstance(answers, Graded):
+        tensors |= {f"{stage}.points": points.astype(np.float32) for stage, points in answers.points.items()}
+        save_file(tensors, folder / FILE, metadata={"unit": answers.unit})
+        return
+    tensors["labels"] = answers.labels.astype(np.int16)
     for stage, each in answers.said.items():
         tensors[f"{stage}.predicted"] = each.predicted.astype(np.int16)
         tensors[f"{stage}.probability"] = each.probability.astype(np.float16)
@@ -87,7 +106,7 @@ def write_answers(folder: Path, answers: Answers) -> None:
     save_file(tensors, folder / FILE, metadata={"label_names": json.dumps(answers.label_names)})
 
 
-def read_answers(run: Run) -> Answers | None:
+def read_answers(run: Run) -> Answers | Graded | None:
     """The answers of a finished run; None of a run of the first versions, which did not keep them.
 
     Raises:
@@ -98,17 +117,30 @@ def read_answers(run: Run) -> Answers | None:
         return None
     try:
         with safe_open(path, framework="numpy") as file:
-            names = tuple(map(str, json.loads(file.metadata()["label_names"])))
+            metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        stages = {name.partition(".")[0] for name in tensors if "." in name}
-        by_stage = {
-            stage: Said(
-                tensors[f"{stage}.predicted"].astype(np.int64),
-                tensors[f"{stage}.probability"].astype(np.float32),
-                tensors[f"{stage}.right_probability"].astype(np.float32),
-            )
-            for stage in stages
-        }
-        return Answers(tensors["rows"].astype(np.int64), tensors["labels"].astype(np.int64), names, by_stage)
+        return _graded(tensors, metadata) if "unit" in metadata else _answers(tensors, metadata)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{FILE} of run {run.id} is damaged; delete the run.") from error
+
+
+def _answers(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> Answers:
+    names = tuple(map(str, json.loads(metadata["label_names"])))
+    by_stage = {
+        stage: Said(
+            tensors[f"{stage}.predicted"].astype(np.int64),
+            tensors[f"{stage}.probability"].astype(np.float32),
+            tensors[f"{stage}.right_probability"].astype(np.float32),
+        )
+        for stage in _stages(tensors)
+    }
+    return Answers(tensors["rows"].astype(np.int64), tensors["labels"].astype(np.int64), names, by_stage)
+
+
+def _graded(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> Graded:
+    points = {stage: tensors[f"{stage}.points"].astype(np.float64) for stage in _stages(tensors)}
+    return Graded(tensors["rows"].astype(np.int64), metadata["unit"], points)
+
+
+def _stages(tensors: Mapping[str, NDArray[Any]]) -> set[str]:
+    return {name.partition(".")[0] for name in tensors if "." in name}

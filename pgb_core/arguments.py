@@ -16,8 +16,23 @@ def add_data_arguments(sub: argparse.ArgumentParser, *, evaluates: bool = True) 
 
     sub.add_argument("--checkpoint", required=True, help="'demo', a folder or a Hub id owner/name")
     sub.add_argument("--task", required=True, choices=TASKS, help="the dataset and its metric")
-    sub.add_argument("--train-file", help="CSV or Parquet with columns text[,text_pair],label (task csv)")
+    sub.add_argument("--train-file", help="CSV, Parquet or JSONL with columns text[,text_pair],label (task csv)")
     sub.add_argument("--eval-file", help="the same to evaluate on; without it a fifth of the training file is held out")
+    sub.add_argument("--text-column", metavar="NAME", help="column of the file with the text (default: text)")
+    sub.add_argument(
+        "--pair-column",
+        metavar="NAME",
+        help="column with a second text (default: text_pair, if there is one; an empty name: none)",
+    )
+    sub.add_argument("--label-column", metavar="NAME", help="column with the label (default: label)")
+    sub.add_argument(
+        "--label-map",
+        metavar="VALUE=LABEL",
+        action="append",
+        default=[],
+        help="which of the checkpoint's labels a value of the label column stands for, where it is not its name; may "
+        "be repeated",
+    )
     if evaluates:
         sub.add_argument("--eval-samples", type=positive, help="evaluation examples to use (default: all)")
     sub.add_argument("--max-length", type=positive, help="tokens per sequence (default: the task's)")

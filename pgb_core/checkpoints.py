@@ -6,28 +6,32 @@ Importing this module imports neither torch nor transformers.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from pgb_core import hub
+from pgb_core import hub, tokenizer_file
 from pgb_core.errors import CheckpointError, raise_if_cancelled
-from pgb_core.inspection import CheckpointInfo, describe, read_config
+from pgb_core.families import FAMILIES, Head
+from pgb_core.headers import fingerprint
+from pgb_core.inspection import CheckpointInfo, admit, describe, read_config, refuse_unsound
 from pgb_core.progress import Step, silent
 from pgb_core.settings import Settings, get_settings
 
 if TYPE_CHECKING:
-    from transformers import BertForSequenceClassification, BertTokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 __all__ = [
     "Checkpoint",
     "CheckpointInfo",
     "describe",
+    "fingerprint",
+    "is_name",
     "list_checkpoints",
+    "load_base",
     "load_model",
     "load_tokenizer",
     "resolve",
@@ -35,6 +39,9 @@ __all__ = [
 
 Source = Literal["demo", "folder", "hub", "pruned"]
 
+_UNREAD = re.compile(r"\.position_ids$|\.pooler\.dense\.(weight|bias)$")
+"""Tensors that transformers once saved with models that do not read them."""
+_HEADS = ("classifier.", "pre_classifier.", "qa_outputs.")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEMORY_FACTOR = 4
 """A run holds about this many times the float32 weights: the dense and the pruned model, gradients, statistics."""
@@ -50,7 +57,7 @@ class Checkpoint:
     revision: str | None
     """Commit on the Hub; None for what does not come from there."""
     fingerprint: str
-    """SHA-256 of model.safetensors, in hexadecimal."""
+    """SHA-256 of model.safetensors, in hexadecimal; see `headers.fingerprint` for weights in several files."""
 
 
 def resolve(name: str, task: str, step: Step = silent) -> Checkpoint:
@@ -78,16 +85,19 @@ def resolve(name: str, task: str, step: Step = silent) -> Checkpoint:
             f"no checkpoint {name!r}; give 'demo', a folder with config.json and model.safetensors, "
             "or a Hub id owner/name."
         )
-    if describe(path).pruned:
+    if admit(path).pruned:
         source = "pruned"
-    with (path / "model.safetensors").open("rb") as file:
-        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
-    return Checkpoint(name, path, source, revision, fingerprint)
+    return Checkpoint(name, path, source, revision, fingerprint(path))
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be the name of a subfolder of the models folder."""
+    return _NAME.fullmatch(text) is not None
 
 
 def _local_folder(name: str) -> Path | None:
     """A plain name is looked up in the models folder first: that is what the app offers."""
-    if _NAME.fullmatch(name):
+    if is_name(name):
         models = get_settings().models_dir.resolve()
         folder = (models / name).resolve()
         if folder.is_dir() and folder.parent == models:
@@ -101,7 +111,7 @@ def list_checkpoints(settings: Settings) -> list[str]:
     names = ["demo"]
     models = settings.models_dir.resolve()
     for folder in sorted(models.iterdir()) if models.is_dir() else []:
-        if not _NAME.fullmatch(folder.name) or folder.name == "demo" or folder.resolve().parent != models:
+        if not is_name(folder.name) or folder.name == "demo" or folder.resolve().parent != models:
             continue
         try:
             info = describe(folder)
@@ -112,7 +122,7 @@ def list_checkpoints(settings: Settings) -> list[str]:
     return names
 
 
-def load_model(path: Path) -> BertForSequenceClassification:
+def load_model(path: Path) -> PreTrainedModel:
     """The dense model of folder `path`: float32, on the CPU, in eval mode, every tensor from the file.
 
     Raises:
@@ -124,25 +134,46 @@ def load_model(path: Path) -> BertForSequenceClassification:
         raise CheckpointError(f"{path.name} is pruned already; load it with load_pruned, or prune its dense original.")
     if not info.head_trained:
         raise CheckpointError(
-            f"the classification head of {path.name} is not trained; fine-tune it on your task first, or use 'demo'."
+            f"{path.name} is a raw encoder, its head is not trained; fine-tune it on your task first: "
+            "python -m pgb_core finetune --checkpoint ... --task ... --out FOLDER."
         )
     needed, free = info.parameters * 4 * _MEMORY_FACTOR, psutil.virtual_memory().available
     if needed > free:
         raise CheckpointError(f"{path.name} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.")
-    return _load(path)
+    refuse_unsound(path)
+    from pgb_core.architectures import dense_config
+
+    return _load(path, info, dense_config(info.family, read_config(path / "config.json")), info.head)
 
 
-def _load(path: Path) -> BertForSequenceClassification:
+def load_base(path: Path, info: CheckpointInfo, config: Any) -> PreTrainedModel:
+    """The base model of folder `path`, without a head, float32 on the CPU; a pooler that the file lacks is random.
+
+    Args:
+        config: of transformers, made of what `read_config` returns.
+
+    Raises:
+        CheckpointError: missing or non-finite weights.
+    """
+    refuse_unsound(path)
+    return _load(path, info, config, None, (*FAMILIES[info.family].pretrained, *_HEADS))
+
+
+def _load(
+    path: Path, info: CheckpointInfo, config: Any, head: Head | None, unneeded: tuple[str, ...] = ()
+) -> PreTrainedModel:
+    """The model with that head; tensors whose names begin with one of `unneeded` may be left in the file."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification
     from transformers.utils import logging
+
+    from pgb_core.architectures import dense_class
 
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model, report = BertForSequenceClassification.from_pretrained(
+        model, report = dense_class(info.family, head).from_pretrained(
             path,
-            config=BertConfig(**read_config(path / "config.json")),
+            config=config,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -154,19 +185,18 @@ def _load(path: Path) -> BertForSequenceClassification:
         if bar:
             logging.enable_progress_bar()
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        names = sorted(str(name) for name in report[kind] if not str(name).endswith("position_ids"))
+        names = sorted(str(name) for name in report[kind])
+        if kind == "unexpected_keys":
+            names = [name for name in names if not _UNREAD.search(name) and not name.startswith(unneeded)]
+        if kind == "missing_keys" and head is None:
+            names = [name for name in names if not _UNREAD.search(f".{name}")]
         if names:
             raise CheckpointError(f"{path.name}: {len(names)} {kind.replace('_keys', '')} tensors, such as {names[0]}.")
-    for name, tensor in model.state_dict().items():
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(
-                f"{path.name}: tensor {name} holds NaN or infinite values; the checkpoint is damaged."
-            )
     model.eval()
     return model
 
 
-def load_tokenizer(path: Path) -> BertTokenizer:
+def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of folder `path`; its `model_max_length` is the number of positions the model has.
 
     `model_input_names` is without `token_type_ids` where the model knows one type only.
@@ -174,15 +204,12 @@ def load_tokenizer(path: Path) -> BertTokenizer:
     Raises:
         CheckpointError: the tokenizer files are missing or damaged, or know more tokens than the model.
     """
-    from transformers import BertTokenizer
+    from transformers import BertTokenizer, RobertaTokenizer
 
     info = describe(path)
-    if not (path / "tokenizer.json").is_file() and not (path / "vocab.txt").is_file():
-        raise CheckpointError(
-            f"{path.name} has neither tokenizer.json nor vocab.txt; save the tokenizer there as well."
-        )
+    pieces = {"WordPiece": BertTokenizer, "BPE": RobertaTokenizer}[tokenizer_file.check(path, info.vocabulary)]
     try:
-        tokenizer = BertTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        tokenizer = pieces.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises many kinds, down to bare Exception from Rust
         raise_if_cancelled(error)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -193,7 +220,8 @@ def load_tokenizer(path: Path) -> BertTokenizer:
             "they do not belong together."
         )
     tokenizer.model_max_length = info.max_positions
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    if info.token_types > 1:
-        tokenizer.model_input_names.append("token_type_ids")
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if info.token_types > 1 else [])]
+    tokenizer.model_input_names = names
+    if set(names) != set(pieces.model_input_names):
+        tokenizer.init_kwargs["model_input_names"] = names  # saved with it, for whoever loads it elsewhere
     return tokenizer

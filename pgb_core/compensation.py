@@ -22,7 +22,7 @@ from pgb_core.grouped import PrunedSublayer, cut, on, stacked_entry
 from pgb_core.importance import GramSum, TokenWeights
 from pgb_core.layout import Block, Layout
 from pgb_core.least_squares import ridge
-from pgb_core.modeling_pgb_bert import Constant
+from pgb_core.pgb_blocks import Constant
 from pgb_core.progress import Step, silent
 
 

@@ -79,6 +79,7 @@ def to_json(value: object) -> str:
 def describe_result(result: Mapping[str, Any]) -> str:
     """The result of a run in a few aligned lines."""
     sparsity, parameters, score = result["sparsity"], result["parameters"], result["score"]
+    further = score.get("secondary") or {}
     asked = f"(asked for {sparsity['target']:.2%})"
     removed = f"{sparsity['achieved']:.2%} of the encoder weights"
     if (budget := result.get("budget", {})).get("unit") == "flops":
@@ -88,10 +89,13 @@ def describe_result(result: Mapping[str, Any]) -> str:
     rows: list[tuple[str, ...]] = [
         ("removed", removed),
         (score["metric"], describe_score(score)),
+        *((name, describe_score({**found, "samples": score["samples"]})) for name, found in further.items()),
         ("parameters", _ratio(parameters["dense"], parameters["pruned"], _millions)),
         ("FLOPs", _ratio(result["flops"]["dense"], result["flops"]["pruned"], _billions)),
         ("file size", _ratio(result["bytes"]["dense"], result["bytes"]["pruned"], _megabytes)),
     ]
+    if result.get("note"):
+        rows.append(("note", result["note"]))
     if result["latency"] is not None:
         rows.append(("latency", describe_latency(result["latency"])))
     if len(result.get("predictions") or {}) > 1:
@@ -107,6 +111,13 @@ def describe_scoring(found: Mapping[str, Any]) -> str:
     if found["measured"]:
         done += ", latency table measured"
     return f"record {found['record']}: {done}, {found['seconds']['total']:.0f} s"
+
+
+def describe_finetuned(found: Mapping[str, Any]) -> str:
+    """What a fine-tuned checkpoint scores, and its folder."""
+    score = f"{found['metric']} {found['score']:.4f} ±{found['standard_error']:.4f} on {found['samples']} examples"
+    labels = ", ".join(found["labels"][:10])
+    return f"{score}, {found['seconds']['total']:.0f} s; labels: {labels}\n{found['checkpoint']}"
 
 
 def describe_score(score: Mapping[str, Any]) -> str:

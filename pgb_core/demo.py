@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,9 @@ from pgb_core.wheels import Wheel, fetched, matches, member
 
 if TYPE_CHECKING:
     import pandas as pd
-    from transformers import BertForSequenceClassification
 
 RECIPE = 1
 """Raised when the weights, a text, its split or the training change: older demos are then made anew."""
-BATCH_SIZE = 32
 SEED = 0
 _WAITING = "waiting for another process that is preparing the demo"
 
@@ -110,6 +108,16 @@ def prepare(task: str = "bbc-news", step: Step = silent) -> Path:
     return folder
 
 
+def encoder() -> Path:
+    """Folder of the pretrained MiniLM encoder, without a head, that all demos are made of; fetched if need be.
+
+    Raises:
+        CheckpointError: it cannot be fetched.
+    """
+    with scratch(_home(), "minilm") as part:
+        return _encoder(part)
+
+
 def load_texts(task: str = "bbc-news", step: Step = silent) -> pd.DataFrame:
     """Columns `text` and `label` (its name) of all rows of a demo's task, without duplicates, in a fixed order.
 
@@ -165,18 +173,10 @@ def _train(task: str, encoder: Path, target: Path, step: Step) -> tuple[float, i
     # Threads that spin while they wait take the cores from the others: on a busy machine that triples the time.
     # Heeded only if torch is not loaded yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import numpy as np
-
-    from pgb_core import batching, evaluation, recovery, tasks
+    from pgb_core import evaluation, finetuning, tasks
     from pgb_core.checkpoints import load_tokenizer
 
     corpus = CORPORA[task]
-    labels = corpus.labels
-    data = tasks.load_task(task, id2label=dict(enumerate(labels)))
-    tokenizer = load_tokenizer(encoder)
-    model = _with_new_head(encoder, labels)
-    train = batching.encode(data.train, tokenizer, data.task.max_length)
-    held_out = batching.encode(data.evaluation, tokenizer, data.task.max_length)
 
     def training(done: int, total: int, message: str = "") -> None:
         step(5 + round(85 * done / total), 100, f"fine-tuning MiniLM, {message}")
@@ -184,48 +184,19 @@ def _train(task: str, encoder: Path, target: Path, step: Step) -> tuple[float, i
     def evaluating(done: int, total: int, message: str = "") -> None:
         step(90 + round(9 * done / total), 100, f"evaluating on the held-out texts, {message}")
 
-    recovery.finetune(
-        model,
-        train,
+    trained = finetuning.train(
+        finetuning.with_new_head(encoder, "classification", corpus.labels, SEED),
+        load_tokenizer(encoder),
+        tasks.load_task(task, id2label=dict(enumerate(corpus.labels))),
         epochs=corpus.epochs,
         learning_rate=corpus.learning_rate,
-        batch_size=BATCH_SIZE,
         seed=SEED,
         device=evaluation.choose_device("auto"),
-        step=training,
+        training=training,
+        evaluating=lambda: evaluating,
     )
-    predictions = evaluation.predict(model, held_out, step=evaluating)
-    truth = np.array([example.label for example in held_out])
-    model.cpu()
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    return tasks.compute_score(data.task.metric, predictions, truth), len(held_out)
-
-
-def _with_new_head(encoder: Path, labels: Sequence[str]) -> BertForSequenceClassification:
-    """The encoder with a seeded, untrained classification head for `labels`."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertModel
-    from transformers.utils import logging
-
-    config = BertConfig.from_json_file(encoder / "config.json")
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: index for index, label in enumerate(labels)}
-    logging.disable_progress_bar()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        model = BertForSequenceClassification(config)
-    pretrained = BertModel.from_pretrained(
-        encoder,
-        config=config,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        attn_implementation="sdpa",
-        dtype=torch.float32,
-    )
-    model.bert.load_state_dict(pretrained.state_dict())
-    return model
+    finetuning.save(trained, target)
+    return trained.score, trained.samples
 
 
 def _encoder(part: Path) -> Path:

@@ -6,26 +6,24 @@ import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pgb_core import checkpoints, tasks
-from pgb_core.architectures import attention_sizes, encoder_of
-from pgb_core.batching import Example, batches, encode, stratified_positions
+from pgb_core import checkpoints, judging, tasks
+from pgb_core.architectures import attention_sizes, encoder_of, head_of
+from pgb_core.batching import Example, batches
+from pgb_core.data_files import Columns
 from pgb_core.errors import SpecError
-from pgb_core.modeling_pgb_bert import GroupedLinear
+from pgb_core.likelihood import likelihood_of, predictions_of
+from pgb_core.pgb_blocks import GroupedLinear
 from pgb_core.progress import Step, silent
 from pgb_core.saving import load_pruned
 from pgb_core.settings import get_settings
 from pgb_core.spec import check_evaluation
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import BertTokenizer
 
 BATCH = 32
 
@@ -71,12 +69,21 @@ def load_any(path: Path) -> nn.Module:
 def logits(
     model: nn.Module, examples: Sequence[Example], *, batch_size: int = BATCH, step: Step = silent
 ) -> NDArray[np.float32]:
-    """(N, labels) the model's answer to each example, in their order."""
+    """The model's predictions for each example, in their order.
+
+    (N, labels) logits of classes; (N, 1) values of a regression; (N, L, 2) logits of an answer's first and last token,
+    -inf beyond the end of an example.
+    """
     device = next(model.parameters()).device
-    found = np.zeros((len(examples), len(labels_of(model))), dtype=np.float32)
+    longest = max((len(example.input_ids) for example in examples), default=0)
+    size = likelihood_of(model).size(len(labels_of(model)), longest)
+    found = np.full((len(examples), *size), -np.inf, dtype=np.float32)
     done = 0
     for batch in batches(examples, batch_size):
-        found[batch.indices.numpy()] = model.eval()(**batch.to(device).inputs).logits.float().cpu().numpy()
+        predictions = predictions_of(model.eval()(**batch.to(device).inputs)).float().cpu().numpy()
+        if predictions.ndim == 3:  # tokens
+            predictions[batch.attention_mask.numpy() == 0] = -np.inf
+        found[batch.indices.numpy(), : predictions.shape[1]] = predictions
         done += len(batch.indices)
         step(done, len(examples), f"{done} of {len(examples)} examples")
     return found
@@ -85,7 +92,7 @@ def logits(
 def predict(
     model: nn.Module, examples: Sequence[Example], *, batch_size: int = BATCH, step: Step = silent
 ) -> NDArray[np.int64]:
-    """(N,) predicted label of each example, in their order."""
+    """(N,) label that a classifier predicts for each example, in their order."""
     predictions: NDArray[np.int64] = logits(model, examples, batch_size=batch_size, step=step).argmax(axis=1)
     return predictions
 
@@ -96,12 +103,6 @@ def divergence(dense: NDArray[np.float32], pruned: NDArray[np.float32]) -> float
     return float((p.exp() * (p - q)).sum(dim=1).mean())
 
 
-def score_of(metric: str, predictions: NDArray[np.int64], examples: Sequence[Example]) -> tuple[float, float]:
-    """The score, as a fraction, and its standard error."""
-    labels = np.array([example.label for example in examples], dtype=np.int64)
-    return tasks.compute_score(metric, predictions, labels), tasks.standard_error(metric, predictions, labels)
-
-
 def evaluate_checkpoint(
     checkpoint: str,
     task: str,
@@ -109,12 +110,15 @@ def evaluate_checkpoint(
     train_file: str | None = None,
     eval_file: str | None = None,
     eval_samples: int | None = None,
+    columns: Columns | None = None,
     max_length: int | None = None,
     device: str = "auto",
     seed: int = 0,
     step: Step = silent,
 ) -> dict[str, Any]:
-    """Score of a dense or pruned checkpoint on the evaluation split of `task`, as in the contract's `evaluate --json`.
+    """Score of a dense or pruned checkpoint on the evaluation split of `task`, as `evaluate --json` prints it.
+
+    Where the task has further metrics they are in `secondary`; `note` is what has to be said about the labels, if any.
 
     Raises:
         PGBError: an argument is out of range, or the checkpoint or the data cannot be used.
@@ -128,43 +132,37 @@ def evaluate_checkpoint(
         max_length=max_length,
         device=device,
         seed=seed,
+        columns=columns,
     )
     target = choose_device(device)
     found = checkpoints.resolve(checkpoint, task, step)
     model = load_any(found.path).to(target)
-    id2label = labels_of(model)
-    data = tasks.load_task(task, id2label=id2label, train_file=train_file, eval_file=eval_file, seed=seed)
+    data = tasks.load_task(
+        task,
+        id2label=labels_of(model),
+        head=head_of(model),
+        train_file=train_file,
+        eval_file=eval_file,
+        columns=columns,
+        seed=seed,
+    )
     tokenizer = checkpoints.load_tokenizer(found.path)
-    examples = examples_of(data.evaluation, tokenizer, max_length or data.task.max_length, eval_samples, seed)
-    score, error = score_of(data.task.metric, predict(model, examples, step=step), examples)
+    length = max_length or min(data.task.max_length, tokenizer.model_max_length)
+    split = judging.evaluation_of(data.task, data.evaluation, tokenizer, length, eval_samples, seed)
+    scores = judging.judge(split, logits(model, split.examples, step=step)).scores
+    (score, error), *others = scores.values()
+    named = zip(data.task.secondary, others, strict=True)
+    secondary = {name: {"score": score, "standard_error": error} for name, (score, error) in named}
     return {
         "metric": data.task.metric,
         "score": score,
-        "samples": len(examples),
+        "samples": len(split.rows),
         "standard_error": error,
         "task": task,
         "checkpoint": checkpoint,
+        **({"secondary": secondary} if secondary else {}),
+        **({"note": data.note} if data.note else {}),
     }
-
-
-def examples_of(
-    dataset: Dataset, tokenizer: BertTokenizer, max_length: int, samples: int | None, seed: int
-) -> list[Example]:
-    """The tokenized evaluation examples: all, or a label-stratified sample of `samples`.
-
-    Raises:
-        TaskError: `max_length` is more than the checkpoint has positions for.
-    """
-    if samples is not None:
-        dataset = dataset.select(rows_of(dataset, samples, seed))
-    return encode(dataset, tokenizer, max_length)
-
-
-def rows_of(dataset: Dataset, samples: int | None, seed: int) -> list[int]:
-    """The rows of an evaluation split that `examples_of` takes, ascending."""
-    if samples is None:
-        return list(range(len(dataset)))
-    return stratified_positions(list(dataset["label"]), samples, seed)
 
 
 def labels_of(model: nn.Module) -> dict[int, str]:
@@ -192,15 +190,16 @@ def encoder_weights(model: nn.Module) -> int:
 
 
 def flops(model: nn.Module, *, batch: int = 1, length: int = 128) -> int:
-    """Multiply-adds x 2 of one forward pass: linear layers of the encoder, attention, pooler and classifier.
+    """Multiply-adds x 2 of one forward pass: linear layers of the encoder, attention, pooler and head.
 
     Attention is q k^T and the weighted sum of v: 2 L^2 multiply-adds for each of the heads * width rows. Biases,
     LayerNorm, softmax, activations and embeddings are left out, as usual.
     """
     encoder = _linear_weights(encoder_of(model))
-    head = _linear_weights(model) - encoder  # sees the first token only
+    head = _linear_weights(model) - encoder
+    heads = length if head_of(model) == "question_answering" else 1  # else it sees the first token only
     attention = sum(2 * length * length * size for size in attention_sizes(model))
-    return 2 * batch * (encoder * length + head + attention)
+    return 2 * batch * (encoder * length + head * heads + attention)
 
 
 def _linear_weights(module: nn.Module) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgb_core import checkpoints, store
 from pgb_core.errors import CheckpointError, RunError, SpecError
-from pgb_core.inspection import AUTO_MAP, PORTABLE_FILE
+from pgb_core.families import FAMILIES, auto_map, portable_files
 from pgb_core.layout import UNIT_NAMES
 from pgb_core.model_card import Facts, model_card
 from pgb_core.progress import Step, silent
@@ -108,23 +108,25 @@ def _new_folder(out: Path) -> Iterator[Path]:
 
 
 def _write_folder(source: Source, part: Path, step: Step) -> nn.Module:
-    """config.json, weights, manifest and the file that runs them. Written anew from what passed all checks."""
+    """config.json, weights, manifest and the files that run them. Written anew from what passed all checks."""
     from pgb_core.saving import load_pruned, write_manifest, write_weights
 
-    if not checkpoints.describe(source.model).pruned:
+    info = checkpoints.describe(source.model)
+    if not info.pruned:
         raise CheckpointError(
-            f"{source.model.name} is a dense BERT, which transformers loads as it is; export it with --format onnx, "
-            "or a run of it."
+            f"{source.model.name} is a dense {FAMILIES[info.family].title}, which transformers loads as it is; export "
+            "it with --format onnx, or a run of it."
         )
     model = load_pruned(source.model)
     step(4, 10, "writing the weights")
     config: Any = model.config
-    config.architectures, config.auto_map = [type(model).__name__], AUTO_MAP
+    config.architectures, config.auto_map = [type(model).__name__], auto_map(info.family, info.head)
     config.save_pretrained(part)
     write_weights(model, part)
     shutil.copymode(part / "config.json", part / "model.safetensors")  # else only its owner could read it
-    write_manifest(config.sublayers, part)
-    shutil.copyfile(Path(__file__).with_name(PORTABLE_FILE), part / PORTABLE_FILE)
+    write_manifest(info.family, config.sublayers, part)
+    for name in portable_files(info.family):
+        shutil.copyfile(Path(__file__).with_name(name), part / name)
     return model
 
 
@@ -132,8 +134,7 @@ def _write_onnx(source: Source, part: Path, step: Step) -> nn.Module:
     """The graph, and a config.json for what reads labels and sizes there."""
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
         raise SpecError(f"format onnx needs {' and '.join(missing)}; install what requirements.txt lists.")
-    from transformers import BertConfig
-
+    from pgb_core.architectures import dense_config
     from pgb_core.evaluation import load_any
     from pgb_core.inspection import read_config
     from pgb_core.onnx_graph import TOLERANCE, largest_difference, write_graph
@@ -147,7 +148,8 @@ def _write_onnx(source: Source, part: Path, step: Step) -> nn.Module:
         raise CheckpointError(
             f"the graph's logits are {difference:.1e} from torch's, more than {TOLERANCE:.0e}; nothing was written."
         )
-    BertConfig(**read_config(source.model / "config.json")).save_pretrained(part)
+    family = checkpoints.describe(source.model).family
+    dense_config(family, read_config(source.model / "config.json")).save_pretrained(part)
     return model
 
 
@@ -159,15 +161,12 @@ def _card(format_: str, source: Source, model: nn.Module) -> str:
 
 def _kept(model: nn.Module) -> list[tuple[str, str]]:
     """What is left of the attention and of the feed-forward of each layer of a pruned model, in words."""
-    from pgb_core.architectures import pruned_modules, sublayer_shapes
-    from pgb_core.modeling_pgb_bert import Constant
+    from pgb_core.architectures import all_shapes, pruned_modules
+    from pgb_core.pgb_blocks import Constant
 
     config: Any = model.config
-    shapes = config.num_hidden_layers * sublayer_shapes(
-        config.hidden_size, config.num_attention_heads, config.intermediate_size
-    )
     words = []
-    for shape, sizes, (entry, exit_) in zip(shapes, config.sublayers, pruned_modules(model), strict=True):
+    for shape, sizes, (entry, exit_) in zip(all_shapes(config), config.sublayers, pruned_modules(model), strict=True):
         if entry is None or isinstance(exit_, Constant):
             words.append("dropped")
             continue

@@ -2,7 +2,7 @@
 
 With tied groups, permutations of heads and neurons are absorbed in the weights. What remains is at most one gather of
 the inputs where a sublayer is entered and one scatter of the outputs where it is left (stage 5 of PGB, re-permutation).
-Matrices that were permuted each on its own need both. The modules themselves are in `modeling_pgb_bert.py`.
+Matrices that were permuted each on its own need both. The modules themselves are in `pgb_blocks.py`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pgb_core.architectures import Mix, Sublayer, encoder_of
+from pgb_core.architectures import Mix, Sublayer, put
 from pgb_core.layout import BoolArray, IntArray, Layout, LinearLayout
-from pgb_core.modeling_pgb_bert import (
-    BlockSizes,
-    Constant,
-    Entry,
-    GroupedLinear,
-    entry_module,
-    replace_sublayer,
-    run_sublayer,
-)
+from pgb_core.pgb_blocks import BlockSizes, Constant, Entry, GroupedLinear, entry_module, run_sublayer
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,5 +118,5 @@ def install(model: nn.Module, sublayers: Sequence[Sublayer], pruned: Sequence[Pr
     memo = {id(module): module for sub in sublayers for module in (*sub.entries, sub.exit)}
     smaller = copy.deepcopy(model, memo)
     for sub, new in zip(sublayers, pruned, strict=True):
-        replace_sublayer(encoder_of(smaller), sub.layer, sub.shape.kind, new.entry, new.exit)
+        put(smaller, sub, new.entry, new.exit)
     return smaller.eval()

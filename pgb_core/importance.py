@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from pgb_core.architectures import Sublayer
 from pgb_core.batching import Batch
-from pgb_core.fisher import differentiable_activations, random_direction, random_signs, trace
+from pgb_core.fisher import differentiable_activations, trace
 from pgb_core.formulas import compensated_importance, damped, fisher_importance
 from pgb_core.layout import EXIT_NAME
+from pgb_core.likelihood import likelihood_of, random_signs
 from pgb_core.progress import Step, silent
 
 FLOOR = 0.02
@@ -180,15 +181,16 @@ def collect_statistics(
     length = max(batch.input_ids.shape[1] for batch in batches)
     sums = [_Sums(sub, samples, length, fisher) for sub in sublayers]
     device = sublayers[0].exit.weight.device
-    (signs,) = random_signs(samples, model, seed)
+    likelihood, (signs,) = likelihood_of(model), random_signs(model, batches, samples, seed)
     tokens, done = 0, 0
     with differentiable_activations(model):
         for batch in batches:
             batch = batch.to(device)
-            traces, logits = trace(model, sublayers, batch)
+            traces, predictions = trace(model, sublayers, batch)
             outputs = [y for _, ys in traces for y in ys]
-            direction = random_direction(logits.detach(), signs[batch.indices].to(device))
-            gradients = list(torch.autograd.grad(logits, outputs, grad_outputs=direction))
+            chosen = signs[batch.indices].to(device)
+            direction = likelihood.random_direction(predictions.detach(), chosen, batch.attention_mask)
+            gradients = list(torch.autograd.grad(predictions, outputs, grad_outputs=direction))
             with torch.no_grad():
                 for total, (inputs, ys) in zip(sums, traces, strict=True):
                     total.add([x.detach() for x in inputs], [gradients.pop(0) for _ in ys], batch, exit_every)

@@ -1,4 +1,4 @@
-"""Jobs in the background: each is a detached `python -m pgb_core prune`, `score` or `sweep` in a folder of its own.
+"""Jobs in the background: a detached `python -m pgb_core prune` (`score`, `sweep`, `finetune`) and a folder for each.
 
 The process that submits a run may end or be restarted: what it started goes on, because everything that anybody has to
 know is in the run folder. Turns are taken by a rule that needs no server: a run computes when fewer than
@@ -25,7 +25,9 @@ import psutil
 from filelock import FileLock
 
 from pgb_core import store
+from pgb_core.checkpoints import is_name
 from pgb_core.errors import JobCancelled, JobRejected, RunError, explain, reason
+from pgb_core.finetune_spec import FinetuneSpec
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
 from pgb_core.status import Job
@@ -36,9 +38,10 @@ _TURN_SECONDS = 0.25
 _WATCH_SECONDS = 0.2
 _LOCK_SECONDS = 20.0
 _SCORING_SECONDS = 24 * 3600.0
-"""How long the folder of a scoring that has ended is kept: its record is elsewhere."""
+"""How long the folder of a scoring or fine-tuning that has ended is kept: what it made is elsewhere."""
 SCORE_FIELDS = (
     *("checkpoint", "task", "importance", "seed", "device", "train_file", "eval_file"),
+    *("text_column", "pair_column", "label_column", "label_map"),
     *("calibration_samples", "max_length", "latency"),
 )
 """Fields of a spec that decide what a scoring finds; `latency`: whether it measures the latency table as well."""
@@ -56,13 +59,13 @@ def prune_arguments(spec: PruneSpec) -> list[str]:
     return _arguments(spec, [item.name for item in fields(spec)])
 
 
-def _arguments(spec: PruneSpec, names: Iterable[str]) -> list[str]:
+def _arguments(spec: PruneSpec | FinetuneSpec, names: Iterable[str]) -> list[str]:
     arguments = []
     for name in names:
         flag, value = name.replace("_", "-"), getattr(spec, name)
         if isinstance(value, bool):
             arguments.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, tuple):  # `pins`: one `--pin` for each
+        elif isinstance(value, tuple):  # `pins`, `label_map`: one `--pin`, one `--label-map` for each
             arguments += [f"--{flag.removesuffix('s')}={entry}" for entry in value]
         elif value is not None:
             arguments.append(f"--{flag}={value}")
@@ -96,6 +99,13 @@ def sweep_command(spec: SweepSpec, folder: Path) -> list[str]:
     return [sys.executable, "-m", "pgb_core", "sweep", *sweep_arguments(spec), f"--out={folder}", "--queued"]
 
 
+def finetune_command(spec: FinetuneSpec, run_dir: Path, out: Path) -> list[str]:
+    """The command line of the process that fine-tunes what `spec` says when its turn has come, into folder `out`."""
+    arguments = _arguments(spec, [item.name for item in fields(spec)])
+    command = [sys.executable, "-m", "pgb_core", "finetune", *arguments]
+    return [*command, f"--out={out}", f"--run={run_dir}", "--queued"]
+
+
 # --- the side that starts runs -------------------------------------------------------------------------------------
 
 
@@ -127,6 +137,25 @@ def submit_sweep(spec: SweepSpec) -> str:
         return sweep_command(spec, folder)
 
     return _submit(prepare, "sweep")
+
+
+def submit_finetune(spec: FinetuneSpec, name: str) -> str:
+    """Start `spec` in the background and return the id of the job; the checkpoint is folder `name` of the models.
+
+    Raises:
+        JobRejected: that is no name, or one that is taken, too many runs wait already, or the job cannot be started.
+    """
+    models = get_settings().models_dir
+    if not is_name(name) or name == "demo":
+        raise JobRejected("A checkpoint's name has letters, digits, dots, dashes and underscores; choose another one.")
+    if (models / name).exists():
+        raise JobRejected(f"There is a checkpoint {name!r} already; choose another name.")
+
+    def prepare(run_dir: Path) -> Sequence[str]:
+        store.write_json(run_dir / "spec.json", {**spec.to_dict(), "name": name})
+        return finetune_command(spec, run_dir, models / name)
+
+    return _submit(prepare, "finetune")
 
 
 def resume_sweep(sweep: Sweep) -> None:
@@ -175,7 +204,7 @@ def _submit(prepare: Callable[[Path], Sequence[str]], job: Job, existing: Path |
 
 
 def _forget_scorings(runs_dir: Path) -> None:
-    for run in store.list_own(runs_dir, "score"):
+    for run in (*store.list_own(runs_dir, "score"), *store.list_own(runs_dir, "finetune")):
         if not run.status.active and time.time() - run.status.updated > _SCORING_SECONDS:
             shutil.rmtree(run.path, ignore_errors=True)
 

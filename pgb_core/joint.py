@@ -16,7 +16,6 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pgb_core.architectures import Sublayer
 from pgb_core.batching import Batch
@@ -27,6 +26,7 @@ from pgb_core.errors import SpecError
 from pgb_core.grouped import install
 from pgb_core.importance import TokenWeights
 from pgb_core.layout import dropped_layout, untouched_layout
+from pgb_core.likelihood import likelihood_of, predictions_of
 from pgb_core.options import Option
 
 Together = Callable[[frozenset[int]], float]
@@ -96,10 +96,11 @@ def divergence_of_drops(
 
     Nothing is computed before it is asked for, and nothing twice.
     """
+    likelihood = likelihood_of(model)
 
     @cache
-    def dense() -> Tensor:
-        return _log_probabilities(model, test)
+    def dense() -> list[Tensor]:
+        return _predictions(model, test)
 
     @cache
     def together(dropped: frozenset[int]) -> float:
@@ -108,15 +109,17 @@ def divergence_of_drops(
             for i, sub in enumerate(sublayers)
         ]
         refitted = compensate(model, sublayers, layouts, weights, fit)
-        found = _log_probabilities(install(model, sublayers, refitted), test)
-        return float(F.kl_div(found, dense(), log_target=True, reduction="batchmean"))
+        total, pruned = 0.0, _predictions(install(model, sublayers, refitted), test)
+        for before, after, batch in zip(dense(), pruned, test, strict=True):
+            total += float(likelihood.divergence(before, after, batch.attention_mask).sum())
+        return total / sum(len(batch.indices) for batch in test)
 
     return together
 
 
 @torch.no_grad()
-def _log_probabilities(model: nn.Module, batches: Sequence[Batch]) -> Tensor:
-    """(N, labels) of all samples, batch after batch."""
+def _predictions(model: nn.Module, batches: Sequence[Batch]) -> list[Tensor]:
+    """Of each batch, float64, on the CPU."""
     device = next(model.parameters()).device
-    logits = [model.eval()(**batch.to(device).inputs).logits for batch in batches]
-    return torch.cat(logits).double().log_softmax(dim=1)
+    outputs = (model.eval()(**batch.to(device).inputs) for batch in batches)
+    return [predictions_of(output).cpu().double() for output in outputs]

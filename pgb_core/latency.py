@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pgb_core import checkpoints
+from pgb_core.architectures import input_names, max_length
 from pgb_core.errors import SpecError
 from pgb_core.evaluation import choose_device, cpu_threads, device_name, flops, load_any
 from pgb_core.progress import Step, part, silent
@@ -53,7 +54,8 @@ def random_inputs(model: nn.Module, shape: Shape) -> dict[str, Tensor]:
     config: Any = model.config
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, config.vocab_size, (shape.batch, shape.length), generator=generator)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    inputs = {name: torch.zeros_like(ids) for name in input_names(model)}
+    inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     device = next(model.parameters()).device
     return {name: values.to(device) for name, values in inputs.items()}
 
@@ -68,7 +70,7 @@ def onnx_forward_of(model: nn.Module, folder: Path, threads: int) -> Forward:
     """The forward pass of onnxruntime, on the CPU, with the graph of a torch model, written to the new `folder`."""
     import onnxruntime
 
-    from pgb_core.onnx_graph import OUTPUT, write_graph
+    from pgb_core.onnx_graph import output_names, write_graph
 
     folder.mkdir()
     file = folder / "model.onnx"
@@ -76,7 +78,8 @@ def onnx_forward_of(model: nn.Module, folder: Path, threads: int) -> Forward:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run([OUTPUT], {name: values.numpy() for name, values in inputs.items()})
+    outputs = output_names(model)
+    return lambda inputs: session.run(outputs, {name: values.numpy() for name, values in inputs.items()})
 
 
 # --- time ----------------------------------------------------------------------------------------------------------
@@ -168,8 +171,7 @@ def compare(
     Args:
         runtime: one of `spec.RUNTIMES`; onnxruntime runs on the CPU, where the models must be.
     """
-    config: Any = pruned.config
-    cut = (Shape(shape.batch, min(shape.length, config.max_position_embeddings)) for shape in shapes)
+    cut = (Shape(shape.batch, min(shape.length, max_length(pruned))) for shape in shapes)
     fitting = list(dict.fromkeys(cut))
     threads = threads or cpu_threads()
     both = {"dense": dense, "pruned": pruned}
@@ -247,9 +249,6 @@ def measure_checkpoints(
     dense = load_any(checkpoints.resolve(against or checkpoint, task, step).path).to(target)
     longest = max(shape.length for shape in shapes)
     for model in (dense, pruned):
-        config: Any = model.config
-        if longest > config.max_position_embeddings:
-            raise SpecError(
-                f"length {longest} is more than the checkpoint's {config.max_position_embeddings} positions."
-            )
+        if longest > max_length(model):
+            raise SpecError(f"length {longest} is more than the checkpoint's {max_length(model)} positions.")
     return compare(dense, pruned, shapes, threads=threads, runtime=runtime, step=step)

@@ -8,13 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from pgb_core.architectures import Sublayer, encoder_sublayers
+from pgb_core.architectures import Sublayer, all_shapes, encoder_sublayers, max_length
 from pgb_core.evaluation import cpu_threads, device_name
 from pgb_core.grouped import PrunedSublayer, cut, install
 from pgb_core.grouping import sizes
@@ -68,12 +67,13 @@ def measure(model: nn.Module, shape: Shape = DEFAULT, *, step: Step = silent) ->
     on the CPU it was tried on. So some whole models of mixed forms take part: one factor fits the times of the forms to
     some of them, and what the table then predicts of the others tells its error.
     """
-    config: Any = model.config
-    shape = Shape(shape.batch, min(shape.length, config.max_position_embeddings))
+    shape = Shape(shape.batch, min(shape.length, max_length(model)))
     sublayers = encoder_sublayers(model)
     inputs = random_inputs(model, shape)
     device = inputs["input_ids"].device
-    states = torch.randn(shape.batch, shape.length, config.hidden_size, generator=torch.Generator().manual_seed(0))
+    states = torch.randn(
+        shape.batch, shape.length, sublayers[0].shape.hidden, generator=torch.Generator().manual_seed(0)
+    )
     empty = [cut(sub, dropped_layout(sub.shape)) for sub in sublayers]
     whole = {"dense": model, "base": install(model, sublayers, empty)}
     mixed = {f"mixed {n}": mixed_layouts(sublayers, n) for n in range(2 * CHECKS)}
@@ -136,12 +136,12 @@ def predicted(table: LatencyTable, layouts: Sequence[SublayerLayout]) -> float:
 
 def sizes_of(model: nn.Module) -> dict[str, int]:
     """`layers`, `hidden`, `heads` and `neurons` of a dense model, as `Record.sizes`."""
-    config: Any = model.config
+    attention, feed_forward, *_ = shapes = all_shapes(model.config)
     return {
-        "layers": config.num_hidden_layers,
-        "hidden": config.hidden_size,
-        "heads": config.num_attention_heads,
-        "neurons": config.intermediate_size,
+        "layers": len(shapes) // 2,
+        "hidden": attention.hidden,
+        "heads": attention.units,
+        "neurons": feed_forward.units,
     }
 
 

@@ -186,8 +186,7 @@ def _pruned_weights(run: Run, layout: MatrixLayout, entry: Mapping[str, Any]) ->
 
 
 def _dense_weights(run: Run, tensor: str) -> NDArray[np.float32] | None:
-    path = Path(run.spec.get("checkpoint_path", "")) / "model.safetensors"
-    return read_weights(path, tensor, run.spec.get("fingerprint", ""))
+    return read_weights(Path(run.spec.get("checkpoint_path", "")), tensor, run.spec.get("fingerprint", ""))
 
 
 def _matrix_layout(indices: Any, prefix: str, entry: Mapping[str, Any]) -> MatrixLayout:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pgb_core import console
 from pgb_core.demo import BASE_LICENSE, BASE_MODEL
+from pgb_core.families import FAMILIES, Head, auto_map, class_name, portable_files
 from pgb_core.hub import PREFIX
 from pgb_core.inspection import CheckpointInfo
 from pgb_core.spec import METHODS
@@ -25,40 +26,50 @@ _STAGES = {
     "compensated": "kept weights refitted by least squares",
     "recovered": "fine-tuned again",
 }
-_LOAD = {
-    "safetensors": """\
+_LOAD_FOLDER = """\
 ```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
 folder = "path/to/this/folder"
-model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+model = {auto}.from_pretrained(folder, trust_remote_code=True)
 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)  # reads the same config.json
-logits = model(**tokenizer(["a text", "another one"], padding=True, truncation=True, return_tensors="pt")).logits
+{outputs} = model(**tokenizer({texts}, padding=True, truncation=True, return_tensors="pt")){last}
 ```
 
-torch and transformers (version 5) are all it needs. `trust_remote_code=True` runs `modeling_pgb_bert.py` of this
-folder, which is short: read it first. The `pgb_core` package reads the same folder through `pgb.json` and runs nothing
-in it: `pgb_core.load_pruned(folder)`.
+torch and transformers (version 5) are all it needs. `trust_remote_code=True` runs `{file}` of this
+folder and the two files that it imports, which are short: read them first. The `pgb_core` package reads the same folder
+through `pgb.json` and runs nothing in it: `pgb_core.load_pruned(folder)`.
 
-Forward signature and outputs are those of `BertForSequenceClassification`, hidden states included. Attentions need
-`attn_implementation="eager"`: each layer gives those of the heads that it kept, a dropped one a tensor of no heads.""",
-    "onnx": """\
+Forward signature and outputs are those of `{dense}`, hidden states included. Attentions need
+`attn_implementation="eager"`: each layer gives those of the heads that it kept, a dropped one a tensor of no heads."""
+_LOAD_GRAPH = """\
 ```python
 import onnxruntime
 from transformers import AutoTokenizer
 
 folder = "path/to/this/folder"
 tokenizer = AutoTokenizer.from_pretrained(folder)
-session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
+session = onnxruntime.InferenceSession(f"{{folder}}/model.onnx")
 inputs = tokenizer(
-    ["a text", "another one"], padding=True, truncation=True, return_token_type_ids=True, return_tensors="np"
+    {texts}, padding=True, truncation=True, return_token_type_ids={typed}, return_tensors="np"
 )
-(logits,) = session.run(["logits"], dict(inputs))
+{outputs} = session.run({names}, dict(inputs))
 ```
 
 Any batch size and any length up to the number of positions; float32. The logits were compared with torch's when the
 graph was written. `config.json` names the labels and gives the sizes of the dense original; the weights are in the
-graph alone.""",
+graph alone."""
+_TEXTS = '["a text", "another one"]'
+_QUESTION = '["a question"], ["the paragraph that it is about"]'
+_PIPELINES: Mapping[Head, str] = {
+    "classification": "text-classification",
+    "regression": "text-classification",
+    "question_answering": "question-answering",
+}
+_MODELS: Mapping[Head, str] = {
+    "classification": "classifier",
+    "regression": "regression",
+    "question_answering": "question answering model",
 }
 
 
@@ -81,15 +92,19 @@ def model_card(facts: Facts) -> str:
         sections.append(_measured(facts.format, facts.spec, facts.result))
     if facts.kept:
         sections.append(_kept(facts.kept))
-    sections += [f"## How to load it\n\n{_LOAD[facts.format]}", _limits(facts), _origin(facts)]
+    sections += [f"## How to load it\n\n{_how_to_load(facts)}", _limits(facts), _origin(facts)]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _header(facts: Facts) -> str:
-    tags = ["bert", *(["pruning", "pgb"] if facts.kept else []), *(["onnx"] if facts.format == "onnx" else [])]
+    tags = [
+        facts.info.family,
+        *(["pruning", "pgb"] if facts.kept else []),
+        *(["onnx"] if facts.format == "onnx" else []),
+    ]
     values: dict[str, object] = {
         "library_name": "onnx" if facts.format == "onnx" else "transformers",
-        "pipeline_tag": "text-classification",
+        "pipeline_tag": _PIPELINES[facts.info.head],
     }
     base, known_license = _base(facts.spec)
     values |= {"base_model": base} if base else {}
@@ -107,20 +122,54 @@ def _base(spec: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
 
 
 def _summary(facts: Facts) -> str:
-    labels = ", ".join(_code(label) for label in facts.info.labels[:20])
-    more = f" and {len(facts.info.labels) - 20} more" if len(facts.info.labels) > 20 else ""
+    title, what = FAMILIES[facts.info.family].title, _MODELS[facts.info.head]
     size = (
         f"{facts.info.layers} layers, hidden size {facts.info.hidden}, {facts.info.parameters / 1e6:.1f} M parameters"
     )
     if not facts.kept:
-        return f"# A BERT classifier\n\nA text classifier ({size}). Labels: {labels}{more}."
+        return f"# A {title} {what}\n\n{_answers(facts.info)} ({size}).{_labels(facts.info)}"
     if facts.spec is None or facts.result is None:
         made = "pruned by permutation and grouping or by a method that it was compared with; which one is not recorded"
     else:
         removed = facts.result["sparsity"]["achieved"]
         method = facts.spec["method"]
         made = f"from whose encoder {removed:.1%} of the weights were removed by method `{method}`: {METHODS[method]}"
-    return f"# A pruned BERT classifier\n\nA text classifier ({size}), {made.rstrip('.')}.\n\nLabels: {labels}{more}."
+    return f"# A pruned {title} {what}\n\n{_answers(facts.info)} ({size}), {made.rstrip('.')}.{_labels(facts.info)}"
+
+
+def _answers(info: CheckpointInfo) -> str:
+    return {
+        "classification": "A text classifier",
+        "regression": "A model that gives a text, or a pair of texts, a number",
+        "question_answering": "A model that says where in a text the answer to a question starts and ends",
+    }[info.head]
+
+
+def _labels(info: CheckpointInfo) -> str:
+    """A paragraph with the labels of a classifier; nothing for what has none."""
+    if info.head != "classification":
+        return ""
+    labels = ", ".join(_code(label) for label in info.labels[:20])
+    more = f" and {len(info.labels) - 20} more" if len(info.labels) > 20 else ""
+    return f"\n\nLabels: {labels}{more}."
+
+
+def _how_to_load(facts: Facts) -> str:
+    """Code that runs, for the family, the head and the format."""
+    info, answers = facts.info, facts.info.head == "question_answering"
+    texts = _QUESTION if answers else _TEXTS
+    if facts.format == "onnx":
+        names = ["start_logits", "end_logits"] if answers else ["logits"]
+        outputs = ", ".join(names) if answers else "(logits,)"
+        return _LOAD_GRAPH.format(texts=texts, typed=info.token_types > 1, outputs=outputs, names=json.dumps(names))
+    return _LOAD_FOLDER.format(
+        auto=next(name for name in auto_map(info.family, info.head) if name != "AutoConfig"),
+        texts=texts,
+        outputs="answers" if answers else "logits",
+        last="  # start_logits and end_logits" if answers else ".logits",
+        file=portable_files(info.family)[0],
+        dense=class_name(info.family, info.head),
+    )
 
 
 def _measured(format_: str, spec: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -168,7 +217,7 @@ def _limits(facts: Facts) -> str:
     lines = [
         "## Limits",
         "",
-        f"- It classifies texts of up to {facts.info.max_positions} tokens into the labels above, nothing else.",
+        f"- {_limit(facts.info)} of up to {facts.info.max_positions} tokens, nothing else.",
     ]
     if facts.kept:
         judged = "is not known here" if facts.result is None else "was judged by one score on one task"
@@ -177,6 +226,14 @@ def _limits(facts: Facts) -> str:
             "- Embeddings and head keep their sizes, so the file shrinks less than the encoder.",
         ]
     return "\n".join(lines)
+
+
+def _limit(info: CheckpointInfo) -> str:
+    return {
+        "classification": "It tells the labels above of texts",
+        "regression": "It gives the number that it was trained to give for texts",
+        "question_answering": "It finds answers that are words of the text, in questions and texts",
+    }[info.head]
 
 
 def _origin(facts: Facts) -> str:

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pgb_core import answers, evaluation, latency, recovery, results, store, tasks
-from pgb_core.answers import Answers
+from pgb_core import answers, evaluation, judging, latency, recovery, results, store
 from pgb_core.architectures import encoder_sublayers
 from pgb_core.grouped import PrunedSublayer, cut, install
 from pgb_core.joint import Restored
+from pgb_core.judging import Evaluation, Verdict
 from pgb_core.layout import Layout
 from pgb_core.options import TABLE_METHODS
 from pgb_core.planning import Goal, Prediction, Scores, Tables, by_baseline, choose_settled, predictions
@@ -141,8 +141,8 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
             )
     pruned = models["recovered" if spec.recover_epochs else "compensated"]
     with clock.stage("evaluation"):
-        answered = _answers(models, shared, reporter)
-        measured = _scores(loaded.data.task.metric, answered)
+        verdicts = _verdicts(models, shared, reporter)
+        measured = _scores(shared.evaluation(), verdicts)
     latencies: list[dict[str, Any]] = []
     if spec.latency:
         shapes = latency.GRID if spec.latency_grid else (latency.DEFAULT,)
@@ -151,7 +151,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
     reporter.stage("saving")
     results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
     results.save_layout(folder, sublayers, layouts, scores.importance)
-    answers.write_answers(folder, answered)
+    answers.write_answers(folder, judging.answers_of(shared.evaluation(), loaded.data.label_names, verdicts))
     if plan is not None:
         pins = (*spec.pins, *(str(r.pin) for r in plan.restored))
         results.save_options(folder, sublayers, plan.tables, plan.chosen, replace(spec, pins=pins))
@@ -169,6 +169,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
             "pruned": (folder / "model" / "model.safetensors").stat().st_size,
         },
         "score": measured,
+        **({"note": loaded.data.note} if loaded.data.note else {}),
         "latency": latencies[0] if latencies else None,
         "latencies": latencies,
         "seconds": {**dict.fromkeys(("grouping", "budget", "recovery"), 0.0), **clock.total()},
@@ -209,17 +210,17 @@ def _refit(spec: PruneSpec, scores: Scores, plan: Plan | None, reporter: Reporte
     return scores.refit(plan.layouts, step=step)
 
 
-def _answers(models: Mapping[str, nn.Module], shared: Shared, reporter: Reporter) -> Answers:
-    """What each model says of every evaluation example."""
+def _verdicts(models: Mapping[str, nn.Module], shared: Shared, reporter: Reporter) -> dict[str, Verdict]:
+    """On what each model says of the evaluation examples."""
     step = reporter.stage("evaluation")
     found = shared.evaluation()
-    said = {}
+    verdicts = {}
     for n, (name, model) in enumerate(models.items()):
         inner = _naming(part(step, n / len(models), (n + 1) / len(models)), name)
-        logits = shared.dense_logits(inner) if name == "dense" else evaluation.logits(model, found.examples, step=inner)
-        said[name] = answers.said(logits, found.labels)
-    names = tuple(evaluation.labels_of(models["dense"]).values())
-    return Answers(found.rows, found.labels, names, said)
+        dense = name == "dense"
+        logits = shared.dense_logits(inner) if dense else evaluation.logits(model, found.examples, step=inner)
+        verdicts[name] = judging.judge(found, logits)
+    return verdicts
 
 
 def _naming(step: Step, model: str) -> Step:
@@ -229,17 +230,24 @@ def _naming(step: Step, model: str) -> Step:
     return inner
 
 
-def _scores(metric: str, answered: Answers) -> dict[str, Any]:
-    """result.json's `score`; `majority` is the score of always giving the commonest label."""
-    scores: dict[str, float | None] = dict.fromkeys(("dense", "masked", "compensated", "recovered"))
-    errors: dict[str, float] = {}
-    for name, said in answered.said.items():
-        scores[name] = tasks.compute_score(metric, said.predicted, answered.labels)
-        errors[name] = tasks.standard_error(metric, said.predicted, answered.labels)
+def _scores(found: Evaluation, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+    """result.json's `score`; `majority` is the score of always giving one answer, `secondary` has further metrics."""
+    first, *others = (found.task.metric, *found.task.secondary)
+    stages: dict[str, float | None] = dict.fromkeys(("dense", "masked", "compensated", "recovered"))
+    main = _by_stage(verdicts, first)
+    secondary = {metric: _by_stage(verdicts, metric) for metric in others}
     return {
-        "metric": metric,
-        **scores,
-        "majority": tasks.majority_score(metric, answered.labels),
-        "samples": len(answered.labels),
-        "standard_error": errors,
+        "metric": first,
+        **stages,
+        **main,
+        "majority": judging.majority(found),
+        "samples": len(found.rows),
+        **({"secondary": secondary} if secondary else {}),
     }
+
+
+def _by_stage(verdicts: Mapping[str, Verdict], metric: str) -> dict[str, Any]:
+    """The score of each stage's model by one metric, and all their standard errors."""
+    scores = {stage: verdict.scores[metric] for stage, verdict in verdicts.items()}
+    errors = {stage: error for stage, (_, error) in scores.items()}
+    return {**{stage: score for stage, (score, _) in scores.items()}, "standard_error": errors}

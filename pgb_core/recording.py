@@ -8,20 +8,25 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pgb_core import store
 from pgb_core.errors import JobCancelled, explain, reason
 from pgb_core.progress import Progress, ProgressCallback
-from pgb_core.spec import PruneSpec
 from pgb_core.status import Job
 
 log = logging.getLogger(__name__)
 
 
+class Spec(Protocol):
+    """What a run is asked to do."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
 def recorded(
     folder: Path,
-    spec: PruneSpec,
+    spec: Spec,
     work: Callable[[ProgressCallback], dict[str, Any]],
     on_progress: ProgressCallback | None = None,
     job: Job = "prune",

@@ -1,8 +1,8 @@
 """Stage 6, recovery: ordinary fine-tuning of a pruned model, watched on training examples that are set aside.
 
-Nothing but cross-entropy on the task's labels, no distillation. A seeded, label-stratified tenth of the training
-examples is not trained on (also not afterwards): it says which state to keep, and when to stop. The demo checkpoint's
-own training is `finetune` without that.
+Nothing but the loss of the task's labels (`likelihood`), no distillation. A seeded, label-stratified tenth of the
+training examples is not trained on (also not afterwards): it says which state to keep, and when to stop. The demo
+checkpoint's own training is `finetune` without that.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from pgb_core import evaluation
-from pgb_core.batching import Example, batches, stratified_positions
+from pgb_core.batching import Example, batches, labels_of, stratified_positions
 from pgb_core.errors import PGBError
+from pgb_core.likelihood import likelihood_of, predictions_of
 from pgb_core.progress import Step, silent
-from pgb_core.tasks import compute_score
 
 WARM_UP = 0.1
 """Share of the steps over which the learning rate rises from zero; afterwards it falls back to zero."""
@@ -103,7 +101,7 @@ def recover(
 
     Args:
         examples: training examples; evaluation data has no place here.
-        metric: of the task, as in `tasks.compute_score`.
+        metric: of the task; of question answering, whose texts are not compared here, spans of tokens are scored.
 
     Raises:
         PGBError: the loss is no longer finite.
@@ -111,7 +109,7 @@ def recover(
     count = min(MOST_SET_ASIDE, round(SET_ASIDE * len(examples)))
     if count < LEAST_SET_ASIDE:
         count = 0
-    positions = set(stratified_positions([example.label for example in examples], count, seed))
+    positions = set(stratified_positions(_strata(examples), count, seed))
     aside = [example for position, example in enumerate(examples) if position in positions]
     trained = [example for position, example in enumerate(examples) if position not in positions]
     total = epochs * math.ceil(len(trained) / batch_size)
@@ -132,6 +130,11 @@ def recover(
     return Recovery(metric, learning_rate, batch_size, len(trained), len(aside), watcher.kept, tuple(watcher.history))
 
 
+def _strata(examples: Sequence[Example]) -> list[int] | list[float]:
+    """What examples are set aside by: labels or values; of answers, whether there is one in the window."""
+    return [int(any(e.label)) if isinstance(e.label, tuple) else e.label for e in examples]
+
+
 class _Watcher:
     """Looks at the model `CHECKS` times per epoch, keeps the state that `recover` describes, says when to stop."""
 
@@ -145,7 +148,8 @@ class _Watcher:
         self.history: list[Check] = []
         self.best = self.kept = 0
         self.state: dict[str, torch.Tensor] = {}
-        self._right_at_best = np.zeros(0, dtype=bool)
+        self._points_at_best = torch.zeros(0)
+        self.likelihood = likelihood_of(model)
         self._losses: list[float] = []
 
     def __call__(self, done: int, loss: float) -> bool:
@@ -159,25 +163,29 @@ class _Watcher:
         """Score the model as it is; training goes on as if this had not been."""
         loss = sum(self._losses) / len(self._losses) if self._losses else None
         self._losses.clear()
-        logits, labels = self._answers(), np.array([example.label for example in self.aside], dtype=np.int64)
-        dev_loss = float(functional.cross_entropy(logits, torch.from_numpy(labels))) if self.aside else None
-        predictions = logits.argmax(dim=1).numpy()
-        score = compute_score(self.metric, predictions, labels) if self.aside else None
-        right = predictions == labels
+        dev_loss = score = None
+        points = torch.zeros(0)
+        if self.aside:
+            predictions, labels = self._predictions(), labels_of(self.aside)
+            real = torch.ones(predictions.shape[:2])  # padding is impossible already
+            dev_loss = float(self.likelihood.loss(predictions, labels, real))
+            score = self.likelihood.score(self.metric, predictions, labels)
+            points = self.likelihood.points(predictions, labels)
         self.history.append(Check(epoch, loss, dev_loss, score))
         last = len(self.history) - 1
         if last <= 1 or self._rank(last) > self._rank(self.best):
-            self.best, self._right_at_best = last, right
-        lost, gained = int((self._right_at_best & ~right).sum()), int((right & ~self._right_at_best).sum())
-        if lost - gained <= math.sqrt(lost + gained):  # the standard error of that difference, as in McNemar's test
+            self.best, self._points_at_best = last, points
+        lost = self._points_at_best - points
+        # the standard error of that sum where the states are equal; of right and wrong ones that is McNemar's test
+        if float(lost.sum()) <= float(lost.square().sum().sqrt()):
             self.kept, self.state = last, copy.deepcopy(self.model.state_dict())
 
     def _rank(self, look: int) -> tuple[float, float]:
         check = self.history[look]
         return check.dev_score or 0.0, -(check.dev_loss or 0.0)
 
-    def _answers(self) -> torch.Tensor:
-        """(N, labels) logits of what was set aside; the model stays in the mode that it is in."""
+    def _predictions(self) -> torch.Tensor:
+        """Those for what was set aside; the model stays in the mode that it is in."""
 
         def step(done: int, total: int, message: str = "") -> None:
             self.step(self.done, self.total, f"scoring {done} of {total} examples set aside")
@@ -203,7 +211,7 @@ def finetune(
     step: Step = silent,
     watch: Watch | None = None,
 ) -> None:
-    """Train all parameters of `model` on `examples` with cross-entropy; leaves it on `device` in eval mode.
+    """Train all parameters of `model` on `examples` by their loss; leaves it on `device` in eval mode.
 
     AdamW with linear warm-up and decay and clipped gradients; bfloat16 autocast where the device is fast at it. On a
     CPU the result depends on the seed and the thread count alone. The global random state is left as it was.
@@ -218,6 +226,7 @@ def finetune(
         model.eval()
         return
     model.to(device)
+    likelihood = likelihood_of(model)
     optimizer = torch.optim.AdamW(_parameter_groups(model), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, total=total))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -231,8 +240,8 @@ def finetune(
                 for batch in batches(examples, batch_size, order="shuffled", seed=seed + epoch):
                     batch = batch.to(device)
                     with torch.autocast(device.type, torch.bfloat16, enabled=_fast_bfloat16(device)):
-                        logits = model(**batch.inputs).logits
-                    loss = functional.cross_entropy(logits.float(), batch.labels)
+                        predictions = predictions_of(model(**batch.inputs)).float()
+                    loss = likelihood.loss(predictions, batch.labels, batch.attention_mask)
                     if not torch.isfinite(loss):
                         raise PGBError(
                             f"fine-tuning diverged (loss {loss.item()}) in epoch {epoch + 1}; "

@@ -73,7 +73,7 @@ def conditions(recorded: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def portable(recorded: Mapping[str, Any]) -> PruneSpec:
-    """The spec without paths of the machine that it ran on.
+    """The spec without paths of the machine that it ran on, and with the revision of a model of the Hub.
 
     Raises:
         SpecError: it is outside of what this server allows now.
@@ -82,6 +82,8 @@ def portable(recorded: Mapping[str, Any]) -> PruneSpec:
     name = str(values["checkpoint"])
     if Path(name.removeprefix(hub.PREFIX)).is_absolute():
         values["checkpoint"] = Path(name).name
+    elif recorded.get("revision") and "@" not in name:
+        values["checkpoint"] = f"{name}@{recorded['revision']}"
     for key, stem in _FILES.items():
         if values.get(key):
             values[key] = stem + (Path(values[key]).suffix or ".csv")

@@ -21,7 +21,7 @@ from pgb_core.saving import block_tensors, save_pruned
 from pgb_core.spec import PruneSpec
 
 if TYPE_CHECKING:
-    from transformers import BertTokenizer
+    from transformers import PreTrainedTokenizerFast
 
 
 def resolved_spec(spec: PruneSpec, checkpoint: Checkpoint, device: torch.device, max_length: int) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def describe_sublayer(sub: Sublayer, layout: Layout, importance: Mapping[str, Te
 def save_model(
     folder: Path,
     pruned: nn.Module,
-    tokenizer: BertTokenizer,
+    tokenizer: PreTrainedTokenizerFast,
     sublayers: Sequence[Sublayer],
     layouts: Sequence[Layout],
 ) -> None:

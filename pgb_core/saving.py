@@ -16,9 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pgb_core.architectures import Sublayer, empty_pruned, pruned_modules, sublayer_shapes
+from pgb_core.architectures import Sublayer, all_shapes, dense_config, empty_pruned, family_of, head_of, pruned_modules
 from pgb_core.errors import CheckpointError
-from pgb_core.inspection import PRUNED_MANIFEST, PRUNED_TYPE, describe, read_config
+from pgb_core.families import PRUNED_PREFIX, class_name
+from pgb_core.inspection import PRUNED_MANIFEST, describe, read_config
 from pgb_core.layout import ENTRY_NAMES, EXIT_NAME, Kind, Layout, SublayerShape
 from pgb_core.matrixwise import matrix_sizes
 
@@ -36,15 +37,18 @@ def save_pruned(model: nn.Module, layouts: Sequence[tuple[int, Layout]], path: P
     """Write config.json, model.safetensors and the manifest pgb.json into folder `path`; no tokenizer."""
     path.mkdir(parents=True, exist_ok=True)
     config: Any = model.config
-    values = config.to_dict() | {"model_type": PRUNED_TYPE, "architectures": ["PGBBertForSequenceClassification"]}
+    family = family_of(config).name
+    names = [class_name(family, head_of(model), pruned=True)]
+    values = config.to_dict() | {"model_type": PRUNED_PREFIX + family, "architectures": names}
     (path / "config.json").write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    write_manifest([{"layer": n, "kind": layout.shape.kind, **layout.manifest()} for n, layout in layouts], path)
+    sublayers = [{"layer": n, "kind": layout.shape.kind, **layout.manifest()} for n, layout in layouts]
+    write_manifest(family, sublayers, path)
     write_weights(model, path)
 
 
-def write_manifest(sublayers: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def write_manifest(family: str, sublayers: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """pgb.json, which lists the sizes of every block."""
-    manifest = {"schema": SCHEMA, "family": "bert", "sublayers": list(sublayers)}
+    manifest = {"schema": SCHEMA, "family": family, "sublayers": list(sublayers)}
     (folder / PRUNED_MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -55,7 +59,7 @@ def write_weights(model: nn.Module, folder: Path) -> None:
 
 
 def load_pruned(path: str | Path) -> nn.Module:
-    """A pruned checkpoint as a torch module with the forward signature and outputs of `BertForSequenceClassification`.
+    """A pruned checkpoint as a torch module with the forward signature and outputs of the dense model's class.
 
     Strict: every tensor of the manifest must be there with its size, and no other.
 
@@ -65,17 +69,15 @@ def load_pruned(path: str | Path) -> nn.Module:
         CheckpointError: the folder is not a pruned checkpoint, or it is damaged.
     """
     path = Path(path)
-    describe(path)  # refuses what is not safe to load, and what is larger than its file
-    manifest, config = _read_manifest(path), read_config(path / "config.json")
+    info = describe(path)  # refuses what is not safe to load, and what is larger than its file
+    manifest, config = _read_manifest(path, info.family), read_config(path / "config.json")
     try:
-        shapes = config["num_hidden_layers"] * sublayer_shapes(
-            config["hidden_size"], config["num_attention_heads"], config["intermediate_size"]
-        )
+        shapes = all_shapes(dense_config(info.family, config))
         for place, (shape, sizes) in enumerate(zip(shapes, manifest["sublayers"], strict=True)):
             if (sizes["layer"], sizes["kind"]) != (place // 2, shape.kind):
                 raise ValueError("sublayers out of order")
             _refuse_misfits(shape, sizes)
-        model: nn.Module = empty_pruned(config, manifest["sublayers"])
+        model = empty_pruned(info.family, info.head, config, manifest["sublayers"])
         tensors = load_file(path / "model.safetensors")
         if manifest["schema"] == 1:
             tensors = _renamed(tensors, model.state_dict().keys())
@@ -86,13 +88,13 @@ def load_pruned(path: str | Path) -> nn.Module:
     return model.eval()
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path, expected: str) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((path / PRUNED_MANIFEST).read_text(encoding="utf-8"))
         schema, family = manifest["schema"], manifest["family"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is not a pruned checkpoint: it has no readable {PRUNED_MANIFEST}.") from error
-    if schema not in (1, SCHEMA) or family != "bert":
+    if schema not in (1, SCHEMA) or family != expected:
         raise CheckpointError(f"{path} was written by another version (schema {schema}, family {family}).")
     return manifest
 
@@ -157,7 +159,7 @@ def _indices(tensor: Tensor, size: int) -> bool:
 def block_tensors(sub: Sublayer, layout: Layout) -> dict[tuple[int, Kind, str], list[tuple[str, int, int]]]:
     """Where the pruned model.safetensors holds each matrix: (tensor, first row, last row + 1) per group."""
     kind = layout.shape.kind
-    path = f"{sub.prefix}.{'attention.self' if kind == 'attention' else 'intermediate'}"
+    path = f"{sub.prefix}.{sub.place}"
     linears = layout.entry_linears()
     where: dict[tuple[int, Kind, str], list[tuple[str, int, int]]] = {(*sub.key, n): [] for n in sub.shape.matrices}
     for n, linear in enumerate(linears):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pgb_core import store
+from pgb_core.data_files import Columns
 from pgb_core.errors import RunError
 from pgb_core.layout import SublayerShape
 from pgb_core.store import Run
@@ -34,6 +35,7 @@ SPEC_KEYS = (
     "task",
     "train_file",
     "eval_file",
+    *("text_column", "pair_column", "label_column", "label_map"),
     "importance",
     "seed",
     "calibration_samples",
@@ -113,7 +115,9 @@ def _data(spec: Mapping[str, Any]) -> list[str] | None:
         return None
     with Path(spec["train_file"]).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return [digest, "whole" if spec.get("eval_file") else "held out"]
+    columns = Columns.of_spec(spec)
+    named = [] if columns == Columns() else [str(columns)]
+    return [digest, "whole" if spec.get("eval_file") else "held out", *named]
 
 
 # --- writing -------------------------------------------------------------------------------------------------------

@@ -35,6 +35,9 @@ class Settings:
 
     models_dir: Path = _setting(lambda: _ROOT / "models", "Folder whose subfolders are offered as checkpoints.")
     runs_dir: Path = _setting(lambda: _ROOT / "runs", "Folder that holds one subfolder per run started from the app.")
+    data_dir: Path = _setting(
+        lambda: _ROOT / "data", "Folder with copies of data sets of the Hub, as owner/name; they go before the Hub."
+    )
     cache_dir: Path = _setting(_user_cache, "Folder for what can be made again: demo weights, texts, demos.")
     max_running_jobs: int = _setting(1, "Runs that compute at once; further ones wait their turn.", minimum=1)
     max_queued_jobs: int = _setting(20, "Runs that may wait; one more is refused.")
@@ -45,6 +48,9 @@ class Settings:
     max_sweep_points: int = _setting(100, "Most points that a sweep may have.", minimum=1)
     cancel_grace_seconds: float = _setting(2.0, "Time a cancelled run gets to unwind before it is killed.")
     max_upload_megabytes: int = _setting(50, "Largest CSV or Parquet file a visitor may upload, in MB.", minimum=1)
+    max_checkpoint_megabytes: int = _setting(
+        500, "Largest checkpoint that a visitor may upload, in MB; it is held in memory while it is sent.", minimum=1
+    )
     upload_hours: float = _setting(24.0, "Time after which an uploaded file is removed, in hours.")
     max_download_megabytes: int = _setting(
         500, "Largest model that a page offers as a download, in MB; it is held in memory while it is sent."

@@ -6,7 +6,8 @@ A sweep makes it once for all its points; a single run is a sweep of one. None o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pgb_core import checkpoints, evaluation, tasks
-from pgb_core.batching import Example, encode, stratified_positions
+from pgb_core import checkpoints, evaluation, judging, tasks
+from pgb_core.architectures import head_of
+from pgb_core.batching import Example, stratified_positions
 from pgb_core.joint import Together
+from pgb_core.judging import Evaluation
 from pgb_core.options import TABLE_METHODS
 from pgb_core.planning import Candidates, Scores, Tables, candidates_of, joint_drops, score, tables_of
 from pgb_core.progress import Step
 from pgb_core.spec import BASELINES, PruneSpec
 
 if TYPE_CHECKING:
-    from transformers import BertTokenizer
+    from transformers import PreTrainedTokenizerFast
+
+log = logging.getLogger(__name__)
 
 COMMON = (
     "checkpoint",
@@ -33,6 +38,10 @@ COMMON = (
     "device",
     "train_file",
     "eval_file",
+    "text_column",
+    "pair_column",
+    "label_column",
+    "label_map",
     "calibration_samples",
     "eval_samples",
     "max_length",
@@ -47,19 +56,10 @@ class Loaded:
 
     checkpoint: checkpoints.Checkpoint
     model: nn.Module
-    tokenizer: BertTokenizer
+    tokenizer: PreTrainedTokenizerFast
     data: tasks.TaskData
     device: torch.device
     max_length: int
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """The evaluation examples: `rows` (N,) are their places in the split, `labels` (N,) what is right."""
-
-    rows: NDArray[np.int64]
-    examples: Sequence[Example]
-    labels: NDArray[np.int64]
 
 
 def load(spec: PruneSpec, step: Step) -> Loaded:
@@ -77,17 +77,27 @@ def load(spec: PruneSpec, step: Step) -> Loaded:
     data = tasks.load_task(
         spec.task,
         id2label=evaluation.labels_of(model),
+        head=head_of(model),
         train_file=spec.train_file,
         eval_file=spec.eval_file,
+        columns=spec.columns,
         seed=spec.seed,
     )
-    return Loaded(checkpoint, model, tokenizer, data, device, spec.max_length or data.task.max_length)
+    if data.note:
+        log.warning("%s", data.note)
+    length = spec.max_length or min(data.task.max_length, tokenizer.model_max_length)
+    return Loaded(checkpoint, model, tokenizer, data, device, length)
 
 
 def calibration_of(spec: PruneSpec, loaded: Loaded) -> list[Example]:
-    """The calibration sample, label-stratified, from training data only."""
-    rows = stratified_positions(list(loaded.data.train["label"]), spec.calibration_samples, spec.seed)
-    return encode(loaded.data.train.select(rows), loaded.tokenizer, loaded.max_length)
+    """The calibration sample, label-stratified, from training data only; of a long paragraph, one window may come."""
+    count, train = spec.calibration_samples, loaded.data.train
+    rows = stratified_positions(list(train["label"]), count, spec.seed)
+    examples = judging.examples_of(loaded.data.task, train.select(rows), loaded.tokenizer, loaded.max_length)
+    if len(examples) <= count:
+        return examples
+    chosen = np.random.default_rng(spec.seed).choice(len(examples), count, replace=False)
+    return [examples[n] for n in np.sort(chosen)]
 
 
 def family(method: str) -> str | None:
@@ -187,22 +197,27 @@ class Shared:
         """The whole training split, tokenized, for recovery."""
         if self._training is None:
             loaded = self._there()
-            self._training = encode(loaded.data.train, loaded.tokenizer, loaded.max_length)
+            self._training = judging.examples_of(
+                loaded.data.task, loaded.data.train, loaded.tokenizer, loaded.max_length
+            )
         return self._training
 
     def evaluation(self) -> Evaluation:
         """The evaluation examples; nothing reads them before the first call."""
         if self._evaluation is None:
             loaded, spec = self._there(), self._spec
-            split = loaded.data.evaluation
-            rows = evaluation.rows_of(split, spec.eval_samples, spec.seed)
-            examples = evaluation.examples_of(split, loaded.tokenizer, loaded.max_length, spec.eval_samples, spec.seed)
-            labels = np.array([example.label for example in examples], dtype=np.int64)
-            self._evaluation = Evaluation(np.array(rows, dtype=np.int64), examples, labels)
+            self._evaluation = judging.evaluation_of(
+                loaded.data.task,
+                loaded.data.evaluation,
+                loaded.tokenizer,
+                loaded.max_length,
+                spec.eval_samples,
+                spec.seed,
+            )
         return self._evaluation
 
     def dense_logits(self, step: Step) -> NDArray[np.float32]:
-        """(N, labels) of the dense model on the evaluation examples."""
+        """The dense model's predictions for the evaluation examples, as `evaluation.logits` gives them."""
         if self._dense_logits is None:
             self._dense_logits = evaluation.logits(self._there().model, self.evaluation().examples, step=step)
         return self._dense_logits

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,35 @@ def paired(first: BoolArray, second: BoolArray) -> Difference:
     value = (gained - lost) / count
     error = math.sqrt(((gained + lost) / count - value**2) / count)
     return Difference(value, error, gained, lost, mcnemar(gained, lost))
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """How many points more the first of two models has than the second, in the mean over N examples."""
+
+    value: float
+    error: float
+    """Standard error of `value`; 0 where both have the same points on every example."""
+    better: int
+    """Examples on which the first has more."""
+    worse: int
+    """Examples on which it has fewer."""
+    p_value: float
+    """Of a two-sided z-test: the mean of hundreds of paired differences is as good as normal."""
+
+
+def paired_means(first: FloatArray, second: FloatArray) -> MeanDifference:
+    """Compare two (N,) vectors of points on the same examples: F1 of answers, less a squared error, and the like.
+
+    Raises:
+        ValueError: there are fewer than two examples, or the vectors are of unequal length.
+    """
+    if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
+        raise ValueError(f"two vectors of the same examples are needed, not {first.shape} and {second.shape}")
+    gains = first - second
+    value, error = float(gains.mean()), float(gains.std(ddof=1)) / math.sqrt(len(gains))
+    p_value = math.erfc(abs(value) / error / math.sqrt(2)) if error else float(value == 0)
+    return MeanDifference(value, error, int((gains > 0).sum()), int((gains < 0).sum()), p_value)
 
 
 def mcnemar(gained: int, lost: int) -> float:

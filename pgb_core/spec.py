@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from pgb_core.constraints import Constraints, Pin
+from pgb_core.data_files import Columns
 from pgb_core.errors import SpecError
 from pgb_core.settings import get_settings
 
@@ -55,7 +56,7 @@ class PruneSpec:
     checkpoint: str
     """`demo`, a folder, or a Hub id `owner/name`."""
     task: str
-    """`bbc-news`, `csv`, `sst2` or `qnli`."""
+    """A name of `tasks.TASKS`, for instance `bbc-news`, `csv` or `sst2`."""
     sparsity: float
     """Share of the encoder weights (or of what `budget` says) to remove, in [0, 1)."""
     method: str = "pgb"
@@ -66,6 +67,14 @@ class PruneSpec:
     device: str = "auto"
     train_file: str | None = None
     eval_file: str | None = None
+    text_column: str | None = None
+    """Column of a file with the text; None: `text`."""
+    pair_column: str | None = None
+    """Column with a second text; None: `text_pair`, if there is one; empty: none."""
+    label_column: str | None = None
+    """Column with the label; None: `label`."""
+    label_map: tuple[str, ...] = ()
+    """What values of the label column stand for, where that is not their name: `VALUE=LABEL`."""
     calibration_samples: int = 1024
     eval_samples: int | None = None
     """Evaluation examples to use; None takes all of them."""
@@ -95,6 +104,7 @@ class PruneSpec:
             max_length=self.max_length,
             device=self.device,
             seed=self.seed,
+            columns=self.columns,
         )
         _require(
             0.0 <= self.sparsity < 1.0, f"sparsity {self.sparsity} is not in [0, 1); 0.5 removes half the weights."
@@ -109,6 +119,7 @@ class PruneSpec:
         low, high = self.min_groups, self.max_groups
         _require(low is None or low >= 2, f"min groups {low} must be at least 2; one group is no grouping.")
         _require(high is None or high >= (low or 2), f"max groups {high} must be at least {low or 2}.")
+        object.__setattr__(self, "label_map", tuple(self.label_map))
         # one form for all: JSON has lists, and a pin can be written in several ways
         object.__setattr__(self, "pins", tuple(str(Pin.parse(text)) for text in self.pins))
         if self.method in BASELINES:
@@ -126,13 +137,18 @@ class PruneSpec:
         return 1.0 - self.sparsity
 
     @property
+    def columns(self) -> Columns:
+        """What the columns of the files hold."""
+        return Columns(self.text_column, self.pair_column, self.label_column, tuple(self.label_map))
+
+    @property
     def constraints(self) -> Constraints:
         """What every choice of options must meet."""
         return Constraints(self.min_groups, self.max_groups, tuple(Pin.parse(text) for text in self.pins))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
-        return {**asdict(self), "pins": list(self.pins)}
+        return {**asdict(self), "pins": list(self.pins), "label_map": list(self.label_map)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PruneSpec:
@@ -151,6 +167,7 @@ def check_evaluation(
     max_length: int | None,
     device: str,
     seed: int,
+    columns: Columns | None = None,
 ) -> None:
     """What scoring a checkpoint on a task takes, on its own (`evaluate`) and within a run.
 
@@ -170,6 +187,10 @@ def check_evaluation(
         _require(
             train_file is None and eval_file is None,
             f"--train-file and --eval-file belong to task csv, not to {task!r}.",
+        )
+        _require(
+            columns in (None, Columns()),
+            f"names of columns and --label-map belong to files of task csv, not to {task!r}.",
         )
 
 

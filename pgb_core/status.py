@@ -10,8 +10,8 @@ from typing import Literal
 import psutil
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-Job = Literal["prune", "score", "sweep"]
-"""What is done: prune a checkpoint, only score it for the What if page, or prune it many times."""
+Job = Literal["prune", "score", "sweep", "finetune"]
+"""What is done: prune a checkpoint, only score it for the What if page, prune it many times, or train it first."""
 FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 

@@ -10,7 +10,6 @@ process ends with its stdin, and when nobody has asked for `IDLE_SECONDS`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -24,13 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pgb_core import store
-from pgb_core.errors import RunError, explain
+from pgb_core.data_files import Columns
+from pgb_core.errors import CheckpointError, RunError, explain
 from pgb_core.settings import get_settings
 from pgb_core.trial import MAX_CHARACTERS
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import BertTokenizer
+    from transformers import PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Held:
     """A model that is loaded, with what turns a text into its input."""
 
     model: nn.Module
-    tokenizer: BertTokenizer
+    tokenizer: PreTrainedTokenizerFast
     max_length: int
 
 
@@ -79,6 +79,7 @@ class Worker:
         The models take turns, a text at a time, on the CPU.
         """
         from pgb_core import answers, evaluation, latency
+        from pgb_core.architectures import head_of
         from pgb_core.batching import batches, encode_texts
 
         text, pair = request["text"], request.get("text_pair")
@@ -87,6 +88,8 @@ class Worker:
         device = evaluation.choose_device("cpu")
         keys = [(entry["run"], entry["model"]) for entry in request["models"]]
         held = {f"{run} {model}": self._held(run, model, tell) for run, model in keys}
+        if any(head_of(each.model) != "classification" for each in held.values()):
+            raise RunError("Trying a text is for classifiers; this checkpoint has another kind of head.")
         tell("asking the models")
         found, inputs = {}, {}
         for name, each in held.items():
@@ -123,7 +126,8 @@ class Worker:
         return [{name: found[name][n][:TEXT_CHARACTERS] for name in columns} for n in range(len(rows))]
 
     def _split(self, spec: Mapping[str, Any], model: Path, tell: Tell) -> Any:
-        key = tuple(spec.get(name) for name in ("task", "train_file", "eval_file", "seed"))
+        columns = Columns.of_spec(spec)
+        key = *(spec.get(name) for name in ("task", "train_file", "eval_file", "seed")), columns
         if self._texts is None or self._texts[0] != key:
             from pgb_core import tasks
             from pgb_core.inspection import describe
@@ -134,6 +138,7 @@ class Worker:
                 id2label=dict(enumerate(describe(model).labels)),
                 train_file=spec.get("train_file"),
                 eval_file=spec.get("eval_file"),
+                columns=columns,
                 seed=int(spec["seed"]),
             )
             self._texts = key, data.evaluation
@@ -164,12 +169,12 @@ def _load_dense(run: store.Run) -> Held:
     from pgb_core import checkpoints
 
     path = Path(run.spec["checkpoint_path"])
-    file = path / "model.safetensors"
-    if not file.is_file():
-        raise RunError("The checkpoint that this run began with is no longer there.")
-    with file.open("rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() != run.spec["fingerprint"]:
-            raise RunError("The checkpoint that this run began with has changed since.")
+    try:
+        found = checkpoints.fingerprint(path)
+    except (OSError, CheckpointError) as error:
+        raise RunError("The checkpoint that this run began with is no longer there.") from error
+    if found != run.spec["fingerprint"]:
+        raise RunError("The checkpoint that this run began with has changed since.")
     return Held(checkpoints.load_model(path), checkpoints.load_tokenizer(path), int(run.spec["max_length"]))
 
 

@@ -1,44 +1,56 @@
-"""Single weight matrices of a checkpoint, read without torch and only from the very file that a run began with."""
+"""Single weight matrices of a checkpoint, read without torch and only from the very files that a run began with."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+
+from pgb_core import headers
+from pgb_core.errors import CheckpointError
+from pgb_core.headers import Stored
+
+_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 
-def read_weights(file: Path, tensor: str, fingerprint: str) -> NDArray[np.float32] | None:
-    """Tensor `tensor` of a safetensors file; None when the file is gone or its SHA-256 is no longer `fingerprint`."""
-    with contextlib.suppress(OSError, SafetensorError):
-        found = file.stat()
-        if _sha256(file, found.st_size, found.st_mtime_ns) != fingerprint:
-            return None
-        with safe_open(file, framework="numpy") as tensors:
-            if tensors.get_slice(tensor).get_dtype() != "BF16":
-                return np.asarray(tensors.get_tensor(tensor), dtype=np.float32)
-        return _read_bfloat16(file, tensor)
+def read_weights(folder: Path, tensor: str, fingerprint: str) -> NDArray[np.float32] | None:
+    """Tensor `tensor` of a checkpoint; None when that is gone or its fingerprint is no longer `fingerprint`."""
+    with contextlib.suppress(OSError, CheckpointError, KeyError):
+        if fingerprint_of(folder) == fingerprint:
+            return read_tensor(headers.read_headers(folder)[tensor])
     return None
 
 
+def fingerprint_of(folder: Path) -> str:
+    """As `headers.fingerprint`; files are hashed again only when their size or their time of change is another.
+
+    Raises:
+        CheckpointError, OSError: as for that.
+    """
+    found = [(file, file.stat()) for file in headers.weight_files(folder)]
+    return _fingerprint(folder, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in found))
+
+
 @functools.lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, modified: int) -> str:
-    """Of the content of `path`; its size and time of change are there to have a changed file read anew."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _fingerprint(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    return headers.fingerprint(folder)
 
 
-def _read_bfloat16(path: Path, tensor: str) -> NDArray[np.float32]:
-    """A tensor of a type that numpy lacks: the upper half of a float32."""
-    with path.open("rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")  # a size, a header of that size in JSON, then the tensors
-        entry = json.loads(file.read(start - 8))[tensor]
-        first, last = entry["data_offsets"]
-        file.seek(start + first)
-        upper = np.frombuffer(file.read(last - first), dtype="<u2").astype(np.uint32)
-    return (upper << 16).view(np.float32).reshape(entry["shape"])
+def read_tensor(stored: Stored) -> NDArray[np.float32]:
+    """A tensor of any float type as float32.
+
+    Raises:
+        OSError: its file cannot be read.
+        KeyError: it is of another type.
+    """
+    with stored.file.open("rb") as file:
+        file.seek(stored.begin)
+        content = file.read(stored.end - stored.begin)
+    if len(content) < stored.end - stored.begin:
+        raise OSError(f"{stored.file.name} became shorter while it was read")
+    if stored.dtype == "BF16":  # numpy has no such type: it is the upper half of a float32
+        return (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(stored.shape)
+    return np.frombuffer(content, _TYPES[stored.dtype]).astype(np.float32).reshape(stored.shape)

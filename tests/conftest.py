@@ -29,7 +29,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     for name in [name for name in os.environ if name.startswith("PGB_")]:
         monkeypatch.delenv(name)
     base = tmp_path_factory.mktemp("pgb")
-    for name in ("runs", "models", "cache"):
+    for name in ("runs", "models", "cache", "data"):
         (base / name).mkdir()
         monkeypatch.setenv(f"PGB_{name.upper()}_DIR", str(base / name))
     monkeypatch.setenv("PGB_THREADS", "1")

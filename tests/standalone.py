@@ -2,11 +2,13 @@
 
     python -I standalone.py INPUTS OUTPUTS FOLDER...
 
-Writes the logits, hidden states and attentions of each folder's model for the tensors in INPUTS into OUTPUTS.
+Writes the logits, hidden states and attentions of each folder's model for the tensors in INPUTS, as far as it reads
+them, into OUTPUTS.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -25,23 +27,26 @@ class Blocked(MetaPathFinder):
 def main() -> None:
     sys.meta_path.insert(0, Blocked())
     import torch
+    import transformers
     from safetensors.torch import load_file, save_file
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     inputs, found = load_file(sys.argv[1]), {}
     for folder in sys.argv[3:]:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+        known = json.loads((Path(folder) / "config.json").read_text())["auto_map"]
+        (auto,) = (getattr(transformers, name) for name in known if name != "AutoConfig")
         found[f"{Path(folder).name}.ids"] = torch.tensor(tokenizer("a happy day, a lovely team")["input_ids"])
         for implementation in ("sdpa", "eager"):
-            model, report = AutoModelForSequenceClassification.from_pretrained(
+            model, report = auto.from_pretrained(
                 folder, trust_remote_code=True, attn_implementation=implementation, output_loading_info=True
             )
             if any(report.values()):
                 raise RuntimeError(f"not loaded whole: {report}")
             name = f"{Path(folder).name}.{implementation}"
             with torch.no_grad():
-                outputs = model(**inputs, output_hidden_states=True, output_attentions=implementation == "eager")
-            found[f"{name}.logits"] = outputs.logits
+                read = {key: inputs[key] for key in tokenizer.model_input_names}
+                outputs = model(**read, output_hidden_states=True, output_attentions=implementation == "eager")
+            found |= {f"{name}.{key}": tensor for key, tensor in outputs.items() if key.endswith("logits")}
             found |= {f"{name}.hidden.{n}": state for n, state in enumerate(outputs.hidden_states)}
             found |= {f"{name}.attention.{n}": weights for n, weights in enumerate(outputs.attentions or ())}
     if any(name.partition(".")[0] == "pgb_core" for name in sys.modules):

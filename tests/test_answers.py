@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pgb_core import RunError, answers, store
-from pgb_core.answers import Answers
+from pgb_core.answers import Answers, Graded
 from tests.sample_run import make_sample_run
 
 
@@ -65,3 +65,19 @@ def test_a_run_that_did_not_end_well_keeps_none(tmp_path: Path) -> None:
     run = make_sample_run(tmp_path)
     store.discard_results(run)
     assert not (run / answers.FILE).exists()
+
+
+def test_points_of_other_heads_are_kept_and_compared(tmp_path: Path) -> None:
+    run = make_sample_run(tmp_path)
+    points = {"dense": np.array([1.0, 0.5, 0.0]), "compensated": np.array([0.5, 0.5, 0.25])}
+    graded = Graded(np.array([4, 7, 9]), "F1", points)
+    answers.write_answers(run, graded)
+    found = answers.read_answers(store.read_run(run))
+    assert isinstance(found, Graded)
+    assert (found.unit, found.rows.tolist()) == ("F1", [4, 7, 9])
+    assert {stage: values.tolist() for stage, values in found.points.items()} == {
+        stage: values.tolist() for stage, values in points.items()
+    }
+    assert found.same_examples(graded)
+    assert not found.same_examples(Graded(graded.rows, "less the squared error", points))
+    assert not found.same_examples(Graded(np.array([4, 7, 8]), "F1", points))

@@ -19,7 +19,7 @@ from tests.test_inspection import edit_config, edit_tensors
 
 EXAMPLES = st.lists(
     st.builds(
-        lambda length, label: Example(tuple(range(5, 5 + length)), (0,) * length, label),
+        lambda length, label: Example(tuple(range(5, 5 + length)), (1,) * length, label, padding=99),
         st.integers(1, 12),
         st.integers(0, 3),
     ),
@@ -47,7 +47,7 @@ def test_encode_gives_pairs_no_types_where_the_model_knows_one_type(tiny_checkpo
     data = Dataset.from_dict({"text": ["the happy"], "text_pair": ["win"], "label": [1]})
     (example,) = encode(data, load_tokenizer(folder), 16)
     assert len(example.input_ids) == 6
-    assert set(example.token_type_ids) == {0}
+    assert example.token_type_ids is None
     assert predict(load_model(folder), [example]).shape == (1,)
 
 
@@ -80,8 +80,10 @@ def test_encode_stops_when_step_cancels(tiny_checkpoint: Path) -> None:
 @given(EXAMPLES, st.integers(1, 9), st.sampled_from(["length", "shuffled"]))
 def test_batches_hold_every_example_once_padded_and_masked(examples: list[Example], size: int, order: str) -> None:
     seen: list[int] = []
-    for batch in batches(examples, size, pad_id=99, order=order):  # type: ignore[arg-type]
-        assert batch.input_ids.shape == batch.attention_mask.shape == batch.token_type_ids.shape
+    for batch in batches(examples, size, order=order):  # type: ignore[arg-type]
+        assert batch.token_type_ids is not None
+        assert batch.input_ids.shape == batch.attention_mask.shape
+        assert torch.equal(batch.token_type_ids, batch.attention_mask)
         assert len(batch.labels) <= size
         for row, position in enumerate(batch.indices.tolist()):
             example = examples[position]
@@ -136,6 +138,8 @@ def test_inputs_are_forward_arguments_and_to_keeps_everything() -> None:
     (batch,) = batches([Example((1, 2), (0, 1), 3)], 1)
     moved = batch.to(torch.device("cpu"))
     assert set(moved.inputs) == {"input_ids", "attention_mask", "token_type_ids"}
+    (untyped,) = batches([Example((1, 2), None, 3)], 1)
+    assert set(untyped.to(torch.device("cpu")).inputs) == {"input_ids", "attention_mask"}
     assert moved.labels.tolist() == [3]
     assert all(tensor.dtype == torch.int64 for tensor in (*moved.inputs.values(), moved.labels, moved.indices))
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertTokenizer
 
 from pgb_core import checkpoints
-from pgb_core.checkpoints import list_checkpoints, load_model, load_tokenizer, resolve
+from pgb_core.checkpoints import describe, list_checkpoints, load_model, load_tokenizer, resolve
 from pgb_core.errors import CheckpointError, JobCancelled
 from pgb_core.settings import get_settings
 from tests.test_inspection import edit_config
@@ -47,8 +47,11 @@ def test_the_model_is_the_file_in_float32(folder: Path) -> None:
 
 
 def test_a_config_cannot_choose_the_attention_kernel(folder: Path) -> None:
-    edit_config(folder, attn_implementation="evil/kernel", _attn_implementation="evil/kernel")
+    edit_config(folder, attn_implementation="eager", _attn_implementation="flash_attention_2")
     assert load_model(folder).config._attn_implementation == "sdpa"
+    edit_config(folder, _attn_implementation="evil/kernel")
+    with pytest.raises(CheckpointError, match="_attn_implementation asks for a kernel"):
+        load_model(folder)
 
 
 def test_a_python_file_in_the_folder_is_never_run(folder: Path, tmp_path: Path) -> None:
@@ -56,11 +59,14 @@ def test_a_python_file_in_the_folder_is_never_run(folder: Path, tmp_path: Path) 
     for name in ("modeling_bert.py", "tokenization_bert.py", "conftest.py", "__init__.py"):
         (folder / name).write_text(f"open({str(mark)!r}, 'w').close()")
     config = json.loads((folder / "tokenizer_config.json").read_text())
-    config["auto_map"] = {"AutoTokenizer": ["tokenization_bert.Evil", "tokenization_bert.Evil"]}
     config["tokenizer_class"] = "Evil"
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     load_model(folder)
     assert load_tokenizer(folder)("the win")["input_ids"]
+    config["auto_map"] = {"AutoTokenizer": ["tokenization_bert.Evil", "tokenization_bert.Evil"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="auto_map asks for code"):
+        load_tokenizer(folder)
     assert not mark.exists()
 
 
@@ -76,12 +82,47 @@ def test_the_old_names_of_layer_norm_are_read(folder: Path) -> None:
         assert torch.equal(state[name], tensor), name
 
 
+def test_bfloat16_is_read_as_float32(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    state = load_model(folder).state_dict()
+    for name, tensor in tensors.items():
+        assert torch.equal(state[name], tensor.bfloat16().float()), name
+
+
+def split(folder: Path, parts: int = 3) -> None:
+    """Save the weights of `folder` in several files, as transformers does with large ones."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, index = sorted(tensors), {}
+    for part in range(parts):
+        file = f"model-{part + 1:05}-of-{parts:05}.safetensors"
+        save_file({name: tensors[name] for name in names[part::parts]}, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(names[part::parts], file)
+    text = json.dumps({"metadata": {"total_size": 1}, "weight_map": index})
+    (folder / "model.safetensors.index.json").write_text(text)
+
+
+def test_weights_in_several_files_are_read(tiny_checkpoint: Path, folder: Path) -> None:
+    split(folder)
+    assert describe(folder).bytes > describe(tiny_checkpoint).bytes > 0
+    assert describe(folder).parameters == describe(tiny_checkpoint).parameters
+    first = resolve(str(folder), "csv").fingerprint
+    state = load_model(folder).state_dict()
+    for name, tensor in load_model(tiny_checkpoint).state_dict().items():
+        assert torch.equal(state[name], tensor), name
+    part = folder / "model-00002-of-00003.safetensors"
+    tensors = load_file(part)
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, part)
+    assert resolve(str(folder), "csv").fingerprint != first
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"classifier__weight": None, "classifier__bias": None}, "is not trained"),
-        ({"bert__pooler__dense__weight": None}, "is not trained"),
-        ({"bert__pooler__dense__bias": None}, "missing tensors, such as bert.pooler.dense.bias"),
+        ({"bert__pooler__dense__weight": None}, "bert.pooler.dense.weight is missing"),
+        ({"bert__pooler__dense__bias": None}, "bert.pooler.dense.bias is missing"),
         ({"bert__surplus": torch.zeros(2)}, "unexpected tensors, such as bert.surplus"),
         ({"bert__pooler__dense__bias": torch.full((32,), float("nan"))}, "NaN or infinite"),
         ({"classifier__bias": torch.tensor([0.0, float("inf")])}, "NaN or infinite"),

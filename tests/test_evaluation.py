@@ -58,10 +58,6 @@ def test_predictions_come_in_the_order_of_the_examples(network: Network) -> None
     together = evaluation.predict(network.model, network.examples, batch_size=7)
     alone = [evaluation.predict(network.model, [example])[0] for example in network.examples]
     assert together.tolist() == alone
-    score, error = evaluation.score_of("accuracy", together, network.examples)
-    labels = np.array([example.label for example in network.examples])
-    assert score == np.mean(together == labels)
-    assert error == pytest.approx(np.sqrt(score * (1 - score) / len(labels)))
 
 
 def test_logits_are_the_models_own(network: Network) -> None:

@@ -8,7 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,27 @@ from safetensors.torch import load_file, save_file
 from pgb_core import CheckpointError, RunError, SpecError, checkpoints, evaluation, latency, modeling_pgb_bert, store
 from pgb_core import __main__ as cli
 from pgb_core import export as export_module
+from pgb_core.architectures import input_names
 from pgb_core.export import export
+from pgb_core.families import Head, portable_files
 from pgb_core.latency import Shape
 from pgb_core.layout import Layout, dropped_layout
 from pgb_core.saving import load_pruned
 from tests.network import Network, layouts_of_all_kinds, save_network, some_layouts
 from tests.sample_run import make_sample_run
+from tests.test_architectures import prune
+from tests.tiny import tiny_model, tiny_tokenizer
 
 HERE = Path(__file__).resolve().parent
-PORTABLE = ("README.md", "config.json", "model.safetensors", "modeling_pgb_bert.py", "pgb.json")
+PORTABLE = ("README.md", "config.json", "model.safetensors", *portable_files("bert"), "pgb.json")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+EXPORTED: tuple[tuple[str, Head], ...] = (
+    ("bert", "question_answering"),
+    ("distilbert", "classification"),
+    ("distilbert", "question_answering"),
+    ("roberta", "regression"),
+    ("roberta", "question_answering"),
+)
 
 Save = Callable[[str], Path]
 
@@ -58,21 +69,14 @@ def save(network: Network, tiny_checkpoint: Path, tmp_path: Path) -> Save:
 # --- a folder for transformers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(300)
-def test_a_process_without_this_package_gets_the_same_from_the_folder(
-    network: Network, save: Save, tmp_path: Path
-) -> None:
-    kinds = ("mixed", "dropped")
-    for kind in kinds:
-        export(save(kind), tmp_path / "exported" / kind, "safetensors")
-    inputs = network.batches[0].inputs
+def run_elsewhere(inputs: dict[str, torch.Tensor], folders: Sequence[Path], tmp_path: Path) -> dict[str, torch.Tensor]:
+    """What `standalone.py` writes of the models in `folders`."""
     save_file(inputs, tmp_path / "inputs.safetensors")
     done = subprocess.run(
         [
             sys.executable,
             "-I",  # neither the current folder nor PYTHONPATH
-            *(HERE / "standalone.py", tmp_path / "inputs.safetensors", tmp_path / "outputs.safetensors"),
-            *(tmp_path / "exported" / kind for kind in kinds),
+            *(HERE / "standalone.py", tmp_path / "inputs.safetensors", tmp_path / "outputs.safetensors", *folders),
         ],
         cwd=tmp_path,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")},
@@ -81,24 +85,46 @@ def test_a_process_without_this_package_gets_the_same_from_the_folder(
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    found = load_file(tmp_path / "outputs.safetensors")
-    for kind in kinds:
-        model: Any = load_pruned(tmp_path / "exported" / kind)
-        with torch.no_grad():
-            for implementation in ("sdpa", "eager"):
-                model.set_attn_implementation(implementation)
-                eager = implementation == "eager"
-                outputs = model(**inputs, output_hidden_states=True, output_attentions=eager)
-                name = f"{kind}.{implementation}"
-                expected = {f"{name}.logits": outputs.logits}
-                expected |= {f"{name}.hidden.{n}": state for n, state in enumerate(outputs.hidden_states)}
-                expected |= {f"{name}.attention.{n}": weights for n, weights in enumerate(outputs.attentions or ())}
-                assert len(expected) == 1 + 3 + 2 * eager
-                for key, tensor in expected.items():
-                    assert found[key].shape == tensor.shape
-                    assert torch.allclose(found[key], tensor, atol=1e-6), key
-        tokenizer = checkpoints.load_tokenizer(tmp_path / "exported" / kind)
-        assert found[f"{kind}.ids"].tolist() == tokenizer("a happy day, a lovely team")["input_ids"]
+    found: dict[str, torch.Tensor] = load_file(tmp_path / "outputs.safetensors")
+    return found
+
+
+def outputs_here(folder: Path, implementation: str, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same of the model as the library loads it."""
+    model: Any = load_pruned(folder)
+    model.set_attn_implementation(implementation)
+    read = {name: inputs[name] for name in input_names(model)}
+    with torch.no_grad():
+        outputs = model(**read, output_hidden_states=True, output_attentions=implementation == "eager")
+    name = f"{folder.name}.{implementation}"
+    expected = {f"{name}.{key}": tensor for key, tensor in outputs.items() if key.endswith("logits")}
+    expected |= {f"{name}.hidden.{n}": state for n, state in enumerate(outputs.hidden_states)}
+    return expected | {f"{name}.attention.{n}": weights for n, weights in enumerate(outputs.attentions or ())}
+
+
+@pytest.mark.timeout(300)
+def test_a_process_without_this_package_gets_the_same_from_the_folder(
+    network: Network, save: Save, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "exported" / kind for kind in ("mixed", "dropped")]
+    for family, head in EXPORTED:
+        prune(tiny_model(family, head), "dropped", tmp_path / f"{family}-{head}")
+        tiny_tokenizer(family).save_pretrained(tmp_path / f"{family}-{head}")
+        folders.append(tmp_path / "exported" / f"{family}-{head}")
+    for folder in folders:
+        source = save(folder.name) if folder.name in ("mixed", "dropped") else tmp_path / folder.name
+        export(source, folder, "safetensors")
+    inputs = network.batches[0].inputs
+    found = run_elsewhere(inputs, folders, tmp_path)
+    for folder in folders:
+        for implementation in ("sdpa", "eager"):
+            expected = outputs_here(folder, implementation, inputs)
+            assert len(expected) == 1 + 3 + 2 * (implementation == "eager") + ("answering" in folder.name)
+            for key, tensor in expected.items():
+                assert found[key].shape == tensor.shape
+                assert torch.allclose(found[key], tensor, atol=1e-6), key
+        tokenizer = checkpoints.load_tokenizer(folder)
+        assert found[f"{folder.name}.ids"].tolist() == tokenizer("a happy day, a lovely team")["input_ids"]
     assert {found[f"dropped.eager.attention.{n}"].shape[1] == 0 for n in (0, 1)} == {True, False}
 
 
@@ -108,7 +134,8 @@ def test_the_folder_holds_what_the_model_needs_and_nothing_of_this_machine(save:
     assert sorted(file.name for file in out.iterdir()) == sorted((*PORTABLE, *TOKENIZER))
     sizes = {file.name: file.stat().st_size for file in out.iterdir()}
     assert written == {"format": "safetensors", "folder": str(out), "files": sizes}
-    assert (out / "modeling_pgb_bert.py").read_bytes() == Path(modeling_pgb_bert.__file__).read_bytes()
+    for name in portable_files("bert"):
+        assert (out / name).read_bytes() == Path(modeling_pgb_bert.__file__).with_name(name).read_bytes()
     assert (out / "pgb.json").read_bytes() == (source / "pgb.json").read_bytes()
     config = json.loads((out / "config.json").read_text())
     assert config["model_type"] == "pgb_bert"
@@ -171,8 +198,7 @@ def hostile(save: Save, tmp_path: Path) -> Path:
     for name in ("modeling_pgb_bert.py", "tokenization_evil.py", "__init__.py", "configuration_bert.py"):
         (folder / name).write_text(code)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
-    del settings["tokenizer_class"]
-    settings["auto_map"] = {"AutoTokenizer": ["tokenization_evil.Tokenizer", None]}
+    settings["tokenizer_class"] = "tokenization_evil.Tokenizer"
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
@@ -195,10 +221,19 @@ def test_reading_an_exported_folder_never_runs_a_file_in_it(
     assert (tmp_path / "ran").exists()
 
 
+def test_a_tokenizer_that_asks_for_code_is_refused(hostile: Path, tmp_path: Path) -> None:
+    file = hostile / "tokenizer_config.json"
+    asking = {"auto_map": {"AutoTokenizer": ["tokenization_evil.Tokenizer", None]}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | asking))
+    with pytest.raises(CheckpointError, match="auto_map asks for code of its own"):
+        export(hostile, tmp_path / "clean", "safetensors")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_what_is_exported_from_a_hostile_folder_is_clean(hostile: Path, tmp_path: Path) -> None:
     export(hostile, tmp_path / "clean", "safetensors")
     assert sorted(file.name for file in (tmp_path / "clean").iterdir()) == sorted((*PORTABLE, *TOKENIZER))
-    assert "auto_map" not in json.loads((tmp_path / "clean" / "tokenizer_config.json").read_text())
+    assert "evil" not in (tmp_path / "clean" / "tokenizer_config.json").read_text()
     ours = Path(modeling_pgb_bert.__file__).read_bytes()
     assert (tmp_path / "clean" / "modeling_pgb_bert.py").read_bytes() == ours
 

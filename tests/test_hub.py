@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,11 +19,15 @@ from urllib.parse import urlparse
 import pytest
 from huggingface_hub import constants
 
-from pgb_core import hub
-from pgb_core.checkpoints import load_model, resolve
+from pgb_core import curated, hub
+from pgb_core.card import Origin, read_origin
+from pgb_core.checkpoints import describe, load_model, resolve
+from pgb_core.curated import Curated
 from pgb_core.errors import CheckpointError
-from pgb_core.inspection import AUTO_MAP, NEEDED, TOKENIZER_FILES
+from pgb_core.families import auto_map
+from pgb_core.inspection import NEEDED, TOKENIZER_FILES
 from pgb_core.settings import get_settings
+from tests.test_checkpoints import split
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -41,8 +47,15 @@ class FakeHub:
             {"type": "file", "path": name, "rfilename": name, "size": len(content), "oid": self.etag(content)}
             for name, content in self.files.items()
         ]
-        if path == "/api/models/owner/name":
-            info = {"id": "owner/name", "sha": REVISION, "siblings": entries, "private": False, "tags": []}
+        if path in ("/api/models/owner/name", f"/api/models/owner/name/revision/{REVISION}"):
+            info = {
+                "id": "owner/name",
+                "sha": REVISION,
+                "siblings": entries,
+                "private": False,
+                "tags": ["license:apache-2.0", "bert"],
+            }
+            info["config"] = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
             return 200, json.dumps(info).encode(), {"Content-Type": "application/json"}
         if path == f"/api/models/owner/name/tree/{REVISION}":
             return 200, json.dumps(entries).encode(), {"Content-Type": "application/json"}
@@ -110,18 +123,26 @@ def test_a_model_is_fetched_pinned_and_loads(fake_hub: FakeHub, tiny_checkpoint:
     assert (found.source, found.revision) == ("hub", REVISION)
     weights = (tiny_checkpoint / "model.safetensors").read_bytes()
     assert found.fingerprint == hashlib.sha256(weights).hexdigest()
-    assert {file.name for file in found.path.iterdir()} <= {*NEEDED, *TOKENIZER_FILES}
+    assert {file.name for file in found.path.iterdir()} <= {*NEEDED, *TOKENIZER_FILES, hub.RECORD}
+    assert read_origin(found.path) == Origin("owner/name", "apache-2.0", REVISION)
     assert not any(file.is_symlink() for file in found.path.iterdir())
     assert not [path for path in fake_hub.asked if path.endswith((".bin", ".py", ".md"))]
     assert load_model(found.path).config.num_labels == 2
 
 
 def test_a_pruned_model_comes_with_its_manifest_and_without_its_code(fake_hub: FakeHub) -> None:
-    config = json.loads(fake_hub.files["config.json"]) | {"model_type": "pgb_bert", "auto_map": AUTO_MAP}
+    config = json.loads(fake_hub.files["config.json"]) | {
+        "model_type": "pgb_bert",
+        "auto_map": auto_map("bert", "classification"),
+    }
     fake_hub.files |= {"config.json": json.dumps(config).encode(), "pgb.json": b"{}", "modeling_pgb_bert.py": b"evil"}
     found = resolve("owner/name", "csv")
     assert found.source == "pruned"
-    assert {"pgb.json"} <= {file.name for file in found.path.iterdir()} <= {*NEEDED, *TOKENIZER_FILES, "pgb.json"}
+    assert (
+        {"pgb.json"}
+        <= {file.name for file in found.path.iterdir()}
+        <= {*NEEDED, *TOKENIZER_FILES, "pgb.json", hub.RECORD}
+    )
 
 
 def test_a_second_time_nothing_is_downloaded_and_offline_the_cache_serves(
@@ -157,12 +178,116 @@ def test_two_at_once_download_once(fake_hub: FakeHub) -> None:
     assert fetched == [path for path in fake_hub.asked if path.endswith("/model.safetensors")]
 
 
-def test_out_of_reach_is_one_line_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def listening(answer: bytes | None) -> Iterator[str]:
+    """A server that accepts connections and sends a byte of `answer` a second, or nothing ever."""
+    over = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            for byte in answer or b"":
+                connection.sendall(bytes([byte]))
+                if over.wait(1.0):
+                    return
+            over.wait(20)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        over.set()
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+
+
+SLOW_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize("answer", [None, SLOW_ANSWER], ids=["silent", "a byte a second"])
+def test_a_hub_that_keeps_one_waiting_is_out_of_reach(monkeypatch: pytest.MonkeyPatch, answer: bytes | None) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with listening(answer) as endpoint:
+        point_to(monkeypatch, endpoint)
+        started = time.monotonic()
+        refused("out of reach and 'owner/name' is not cached")
+        assert time.monotonic() - started < 5
+
+
+def test_a_hub_that_refuses_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     point_to(monkeypatch, "http://127.0.0.1:9")  # the port that throws everything away; here nobody listens
     started = time.monotonic()
     refused("out of reach and 'owner/name' is not cached")
     assert time.monotonic() - started < 5
+
+
+def test_what_takes_too_long_is_given_up() -> None:
+    over = threading.Event()
+    with pytest.raises(TimeoutError):
+        hub.within(0.05, over.wait)  # as a name server that does not answer
+    over.set()
+    assert hub.within(5, lambda: 1) == 1
+    with pytest.raises(KeyError):
+        hub.within(5, lambda: {}[1])
+
+
+def test_the_hub_says_what_a_model_is_before_it_is_downloaded(fake_hub: FakeHub) -> None:
+    found = hub.look_up("owner/name")
+    assert (found.revision, found.license, found.family) == (REVISION, "apache-2.0", "bert")
+    assert found.architecture == "BertForSequenceClassification"
+    assert found.files["model.safetensors"] == len(fake_hub.files["model.safetensors"])
+    assert set(found.files) <= {*NEEDED, *TOKENIZER_FILES}
+    assert fake_hub.asked == ["/api/models/owner/name"]
+
+
+def test_a_revision_can_be_named(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, revision = hub.fetch(f"owner/name@{REVISION}")
+    assert revision == folder.name == REVISION
+    assert not [path for path in fake_hub.asked if path == "/api/models/owner/name"]
+    fake_hub.asked.clear()
+    assert resolve(f"hub:owner/name@{REVISION}", "csv").revision == REVISION
+    assert fake_hub.asked == []
+    fake_hub.status = 503
+    refused_revision = "1" * 40
+    with pytest.raises(CheckpointError, match="not cached"):
+        hub.fetch(f"owner/name@{refused_revision}")
+
+
+def test_weights_in_several_files_are_fetched(fake_hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(fake_hub.files.pop("model.safetensors"))
+    split(tmp_path)
+    fake_hub.files |= {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    fake_hub.files |= {"model-evil.safetensors": b"evil", "sub/model-00001-of-00001.safetensors": b"evil"}
+    found = resolve("owner/name", "csv")
+    assert len(list(found.path.glob("*.safetensors"))) == 3
+    assert load_model(found.path).config.num_labels == 2
+
+
+def test_labels_of_a_well_known_checkpoint_get_their_names(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = json.loads(fake_hub.files["config.json"]) | {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
+    fake_hub.files["config.json"] = json.dumps(config).encode()
+    known = Curated("Owner/Name", "bert", "sst2", ("positive", "negative"), 2)
+    monkeypatch.setattr(curated, "curated", lambda: (known,))
+    folder, _ = hub.fetch("owner/name")
+    assert describe(folder).labels == ("positive", "negative")
+    assert "well-known" in json.loads((folder / hub.RECORD).read_text())["labels"]
+
+
+def test_a_well_known_checkpoint_with_names_keeps_them(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Curated("owner/name", "bert", "sst2", ("positive", "negative"), 2)
+    monkeypatch.setattr(curated, "curated", lambda: (known,))
+    folder, _ = hub.fetch("owner/name")
+    assert describe(folder).labels == ("negative", "positive")
+
+
+def test_a_tokenizer_that_is_too_large_is_refused_before_download(fake_hub: FakeHub) -> None:
+    fake_hub.files["tokenizer.json"] = b" " * (2**23 + 1)
+    refused("tokenizer.json of owner/name has 8 MB")
+    assert fake_hub.asked == ["/api/models/owner/name"]
 
 
 def test_offline_mode_is_out_of_reach() -> None:

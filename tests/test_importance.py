@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pgb_core.batching import batches
-from pgb_core.fisher import random_direction, random_signs
 from pgb_core.formulas import compensated_importance, damped
 from pgb_core.importance import (
     GramSum,
@@ -18,6 +17,7 @@ from pgb_core.importance import (
     inverse_diagonal,
     matrix_importance,
 )
+from pgb_core.likelihood import likelihood_of, random_signs
 from tests.network import Network, take_apart
 
 
@@ -29,7 +29,7 @@ def network(tiny_checkpoint: Path, tiny_csv: Path) -> Network:
 def test_statistics_equal_autograd_sample_by_sample(network: Network) -> None:
     """Per-sample weight gradients, unpadded, one sample at a time through the untouched transformers model."""
     model, sub = network.model, network.sublayers[2]
-    (signs,) = random_signs(len(network.examples), model, 0)
+    (signs,) = random_signs(model, network.batches, len(network.examples), 0)
     fisher = torch.zeros_like(sub.entries[1].weight)
     gram, total = torch.zeros(sub.shape.hidden + 1, sub.shape.hidden + 1), 0.0
     inputs: list[torch.Tensor] = []
@@ -39,7 +39,7 @@ def test_statistics_equal_autograd_sample_by_sample(network: Network) -> None:
     for example, sign in zip(network.examples, signs, strict=True):
         ids = torch.tensor([example.input_ids])
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-        direction = random_direction(logits.detach(), sign[None])
+        direction = likelihood_of(model).random_direction(logits.detach(), sign[None], torch.ones_like(ids))
         gradient, *sent = torch.autograd.grad(logits, [sub.entries[1].weight, *outputs], grad_outputs=direction)
         outputs.clear()
         fisher += gradient.square()
@@ -58,16 +58,15 @@ def test_statistics_equal_autograd_sample_by_sample(network: Network) -> None:
 
 def test_the_metric_is_made_of_the_gradient_at_the_output(network: Network) -> None:
     model, sub = network.model, network.sublayers[3]
-    (signs,) = random_signs(len(network.examples), model, 0)
+    (signs,) = random_signs(model, network.batches, len(network.examples), 0)
     squares, tokens = torch.zeros(sub.shape.hidden, sub.shape.hidden), 0
     outputs: list[torch.Tensor] = []
     hook = sub.exit.register_forward_hook(lambda module, args, output: outputs.append(output))
     for example, sign in zip(network.examples, signs, strict=True):
         ids = torch.tensor([example.input_ids])
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-        (gradient,) = torch.autograd.grad(
-            logits, outputs.pop(), grad_outputs=random_direction(logits.detach(), sign[None])
-        )
+        direction = likelihood_of(model).random_direction(logits.detach(), sign[None], torch.ones_like(ids))
+        (gradient,) = torch.autograd.grad(logits, outputs.pop(), grad_outputs=direction)
         squares += gradient[0].T @ gradient[0]
         tokens += ids.shape[1]
     hook.remove()

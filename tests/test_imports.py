@@ -40,6 +40,12 @@ LIGHT = (
     "grouping",
     "lesson",
     "narration",
+    "data_files",
+    "hub_data",
+    "label_order",
+    "metrics",
+    "significance",
+    "splitting",
 )
 SLOW = ("torch", "transformers", "datasets", "sklearn", "scipy")
 

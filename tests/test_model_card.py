@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 from pgb_core import console, store
 from pgb_core.checkpoints import describe
 from pgb_core.export import FORMATS
+from pgb_core.families import FAMILIES, Head
 from pgb_core.inspection import CheckpointInfo
 from pgb_core.model_card import Facts, model_card
 from pgb_core.spec import METHODS
@@ -116,9 +117,22 @@ def test_what_is_left_of_every_layer(facts: Facts) -> None:
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_its_code_is_code(facts: Facts, format_: str) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", model_card(replace(facts, format=format_)), re.DOTALL)
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("head", get_args(Head))
+def test_its_code_is_code_for_that_model(facts: Facts, format_: str, family: str, head: Head) -> None:
+    info = replace(facts.info, family=family, head=head, token_types=2 if family == "bert" else 1)
+    card = model_card(replace(facts, format=format_, info=info))
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     compile(code, "card", "exec")
+    assert f"# A pruned {FAMILIES[family].title} " in card
+    assert header(card)["tags"][0] == family
+    assert ("question-answering" in card) == ("start_logits" in code) == (head == "question_answering")
+    assert ("Labels: " in card) == (head == "classification")
+    if format_ == "onnx":
+        assert f"return_token_type_ids={family == 'bert'}" in code
+    else:
+        assert f"`modeling_pgb_{family}.py`" in card
+        assert ("import AutoModelForQuestionAnswering" in code) == (head == "question_answering")
 
 
 def test_labels_are_words_not_markup(facts: Facts, tiny_checkpoint: Path) -> None:

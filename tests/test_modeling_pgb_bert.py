@@ -14,54 +14,32 @@ import pytest
 import torch
 from torch import nn
 
-from pgb_core import modeling_pgb_bert as modeling
+import pgb_core
 from pgb_core.architectures import encoder_sublayers
+from pgb_core.families import FAMILIES, portable_files
 from pgb_core.grouped import cut, install
 from pgb_core.layout import Layout, SublayerLayout, dropped_layout
-from pgb_core.modeling_pgb_bert import (
-    BlockSizes,
-    GroupedLinear,
-    PGBBertConfig,
-    PGBBertForSequenceClassification,
-    sublayer_modules,
-)
+from pgb_core.modeling_pgb_bert import PGBBertConfig, PGBBertForSequenceClassification
+from pgb_core.pgb_blocks import GroupedLinear
+from pgb_core.pgb_sublayers import sublayer_modules
 from pgb_core.saving import load_pruned
 from tests.network import Network, layouts_of_all_kinds, save_network, some_layouts
 from tests.test_grouped import masked_dense
 
 
-def test_it_needs_torch_and_transformers_alone() -> None:
-    tree = ast.parse(Path(modeling.__file__).read_text(encoding="utf-8"))
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert all(node.level == 0 for node in froms)
-    packages = {name.partition(".")[0] for name in names | {str(node.module) for node in froms}}
-    assert packages - set(sys.stdlib_module_names) == {"torch", "transformers"}
+@pytest.mark.parametrize("family", FAMILIES)
+def test_its_files_need_torch_transformers_and_each_other_alone(family: str) -> None:
+    files = portable_files(family)
+    for file in files:
+        tree = ast.parse(Path(pgb_core.__file__).with_name(file).read_text(encoding="utf-8"))
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        assert {f"{node.module}.py" for node in froms if node.level} <= set(files)
+        packages = {name.partition(".")[0] for name in names | {str(node.module) for node in froms if not node.level}}
+        assert packages - set(sys.stdlib_module_names) <= {"torch", "transformers"}
 
 
-# --- linear layers in blocks ---------------------------------------------------------------------------------------
-
-
-def test_a_grouped_linear_trains() -> None:
-    layer = GroupedLinear(BlockSizes((2, 3), (2, 2), rest=1, gather=True, scatter=True))
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.normal_()
-    layer.gather, layer.scatter = torch.tensor([3, 0, 1, 2]), torch.tensor([5, 4, 3, 2, 1, 0])
-    layer(torch.randn(2, 3, 4)).square().sum().backward()
-    assert all(parameter.grad is not None and bool((parameter.grad != 0).any()) for parameter in layer.parameters())
-
-
-def test_columns_are_the_same_however_many_threads_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, order = torch.randn(7, 5), torch.tensor([4, 0, 2])
-    for threads in (1, 4):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        with torch.no_grad():
-            assert torch.equal(modeling.take_columns(x, order), x[:, order])
-    trained = x.clone().requires_grad_()
-    modeling.take_columns(trained, order).sum().backward()
-    assert trained.grad is not None
-    assert torch.equal(trained.grad.sum(dim=0), torch.tensor([7.0, 0, 7, 0, 7]))
+# --- sublayers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["tied", "mixed"])

@@ -13,11 +13,14 @@ import torch
 from torch import nn
 
 from pgb_core import onnx_graph
+from pgb_core.architectures import input_names
+from pgb_core.families import Head
 from pgb_core.layout import Layout, dropped_layout
-from pgb_core.onnx_graph import INPUTS, TOLERANCE, example_inputs, largest_difference, write_graph
+from pgb_core.onnx_graph import TOLERANCE, example_inputs, largest_difference, write_graph
 from pgb_core.saving import load_pruned
 from tests.network import Network, layouts_of_all_kinds, save_network, some_layouts
-from tests.tiny import MAX_POSITIONS
+from tests.test_architectures import prune
+from tests.tiny import MAX_POSITIONS, tiny_model
 
 
 def logits(file: Path, inputs: dict[str, torch.Tensor]) -> np.ndarray[Any, Any]:
@@ -50,7 +53,7 @@ def test_the_graph_equals_torch_for_every_batch_and_length(
     model: Any = loaded(network, kind, tmp_path)
     write_graph(model, tmp_path / "model.onnx")
     graph = onnx.load(tmp_path / "model.onnx").graph
-    assert [entry.name for entry in graph.input] == list(INPUTS)
+    assert [entry.name for entry in graph.input] == list(input_names(model))
     assert [entry.name for entry in graph.output] == ["logits"]
     for entry in graph.input:
         assert [size.dim_param for size in entry.type.tensor_type.shape.dim] == ["batch", "length"]
@@ -61,10 +64,24 @@ def test_the_graph_equals_torch_for_every_batch_and_length(
             ids, types = (torch.randint(n, (batch, length), generator=generator) for n in (40, 2))
             lengths = torch.randint(1, length + 1, (batch, 1), generator=generator) if padded else length
             mask = (torch.arange(length).expand(batch, -1) < lengths).long()
-            inputs = dict(zip(INPUTS, (ids, mask, types), strict=True))
+            inputs = dict(zip(input_names(model), (ids, mask, types), strict=True))
             with torch.no_grad():
                 expected = model(**inputs).logits.numpy()
             assert np.abs(logits(tmp_path / "model.onnx", inputs) - expected).max() < 1e-5, (batch, length, padded)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("family", "head"), [("distilbert", "question_answering"), ("roberta", "classification")])
+def test_graphs_of_other_families_and_heads_equal_torch(family: str, head: Head, tmp_path: Path) -> None:
+    import onnx
+
+    model = prune(tiny_model(family, head), "dropped", tmp_path)[2]
+    write_graph(model, tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    assert [entry.name for entry in graph.input] == ["input_ids", "attention_mask"]
+    names = ["start_logits", "end_logits"] if head == "question_answering" else ["logits"]
+    assert [entry.name for entry in graph.output] == names
+    assert largest_difference(model, tmp_path / "model.onnx") < 1e-5
 
 
 def test_writing_a_graph_says_nothing_and_leaves_the_process_as_it_was(
@@ -94,5 +111,5 @@ def test_a_graph_of_another_model_is_told(network: Network, tmp_path: Path) -> N
 def test_examples_have_padding_in_all_rows_but_the_first(network: Network) -> None:
     inputs = example_inputs(network.model, 3, 5)
     assert inputs["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0], [1, 1, 1, 0, 0]]
-    assert set(inputs) == set(INPUTS)
+    assert set(inputs) == set(input_names(network.model))
     assert example_inputs(network.model, 4, 2)["attention_mask"].tolist() == [[1, 1], [1, 0], [1, 0], [1, 0]]

@@ -43,3 +43,11 @@ def test_commands_and_flags() -> None:
 def test_every_file_it_names_is_there() -> None:
     for name in re.findall(r"`((?:pgb_core|benchmarks|docs)/[\w./]+)`|\]\((docs/[\w./]+)\)", README):
         assert (ROOT / (name[0] or name[1])).exists(), name
+
+
+def test_its_code_is_the_code() -> None:
+    for block in re.findall(r"```python\n((?:class|PLACES) .*?)```", README, re.DOTALL):
+        name = re.match(r"(?:class )?(\w+)", block)
+        assert name is not None
+        file = "modeling_pgb_distilbert.py" if name[1] == "PLACES" else "architectures.py"
+        assert block in (ROOT / "pgb_core" / file).read_text(encoding="utf-8"), name[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -82,6 +83,7 @@ def test_every_field_that_is_not_its_default_is_named_and_no_other(monkeypatch: 
     spec = PruneSpec("owner/name", "sst2", 0.25, **UNUSUAL)
     assert {item.name for item in fields(PruneSpec)} - UNUSUAL.keys() == {
         "checkpoint", "task", "sparsity", "train_file", "eval_file",
+        "text_column", "pair_column", "label_column", "label_map",
     }  # fmt: skip
     recorded = {**spec.to_dict(), "threads": 2, "fingerprint": "ab" * 32}
     assert parsed(reproduce.command(recorded)) == spec
@@ -129,3 +131,19 @@ def test_settings_that_the_server_no_longer_takes_are_told(tmp_path: Path, monke
     monkeypatch.setenv("PGB_MAX_RECOVER_EPOCHS", "1")
     with pytest.raises(SpecError, match="recover epochs"):
         reproduce.command(run.spec)
+
+
+def test_what_the_columns_of_a_file_hold_is_part_of_the_command() -> None:
+    values = {
+        "text_column": "my review",
+        "pair_column": "",
+        "label_column": "stars",
+        "label_map": ("1=so bad", "5=good"),
+    }
+    spec = PruneSpec("demo", "csv", 0.5, train_file="/uploads/1234.jsonl", **values)
+    words = shlex.split(reproduce.command(json.loads(json.dumps(spec.to_dict()))))
+    args = make_parser().parse_args(words[words.index("prune") :])
+    again = spec_from(args)
+    assert {name: getattr(again, name) for name in values} == {**values}
+    assert again.columns == spec.columns
+    assert again.train_file == "train.jsonl"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, ttest_rel
 
-from pgb_core.significance import Difference, mcnemar, paired
+from pgb_core.significance import Difference, mcnemar, paired, paired_means
 
 counts = st.integers(0, 400)
 
@@ -72,3 +72,25 @@ def test_vectors_of_different_examples_are_refused() -> None:
             paired(np.array(first, dtype=bool), np.array(second, dtype=bool))
     with pytest.raises(ValueError, match="negative"):
         mcnemar(-1, 2)
+
+
+def test_means_of_points_are_compared_in_pairs() -> None:
+    generator = np.random.default_rng(0)
+    hard = generator.random(500)  # what both find hard says nothing about the difference
+    first, second = hard + 0.05 + 0.1 * generator.normal(size=500), hard + 0.1 * generator.normal(size=500)
+    found = paired_means(first, second)
+    gains = first - second
+    assert found.value == pytest.approx(gains.mean())
+    assert found.error == pytest.approx(gains.std(ddof=1) / np.sqrt(500))
+    assert found.error < np.sqrt((first.var() + second.var()) / 500) / 2
+    assert (found.better, found.worse) == ((gains > 0).sum(), (gains < 0).sum())
+    assert found.p_value == pytest.approx(2 * norm.sf(gains.mean() / found.error))
+    assert np.log10(found.p_value) == pytest.approx(np.log10(ttest_rel(first, second).pvalue), rel=0.1)
+
+
+def test_means_that_are_equal_differ_by_nothing() -> None:
+    same = paired_means(np.ones(5), np.ones(5))
+    assert (same.value, same.error, same.p_value) == (0, 0, 1)
+    assert paired_means(np.ones(5), np.zeros(5)).p_value == 0
+    with pytest.raises(ValueError, match="two vectors"):
+        paired_means(np.ones(5), np.ones(4))

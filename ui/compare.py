@@ -11,13 +11,13 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from pgb_core import answers, matrices
-from pgb_core.answers import Answers
+from pgb_core import answers, matrices, metrics
+from pgb_core.answers import Answers, Graded
 from pgb_core.errors import RunError
 from pgb_core.figures import compare as figures
 from pgb_core.figures.network import KIND_TITLES, Sublayer, sublayers
 from pgb_core.figures.scores import final_step
-from pgb_core.significance import paired
+from pgb_core.significance import paired, paired_means
 from pgb_core.store import Run
 from ui import charts, trial, units, url, words
 
@@ -92,9 +92,11 @@ def show(members: Sequence[Run]) -> None:
     costs(both)
     st.subheader("Is one better?", anchor=False, help=words.PAIRED)
     answered = read_answers(both)
-    if answered is not None:
-        scores(both, answered)
-        examples(both, answered)
+    if answered is not None and isinstance(answered[0], Graded) and isinstance(answered[1], Graded):
+        points(both, answered[0], answered[1])
+    elif answered is not None and isinstance(answered[0], Answers) and isinstance(answered[1], Answers):
+        scores(both, (answered[0], answered[1]))
+        examples(both, (answered[0], answered[1]))
     st.subheader("Structure, layer by layer", anchor=False, help=words.DENSITY)
     structure(both)
     st.subheader("The same matrix", anchor=False, help=words.SAME_MATRIX)
@@ -110,7 +112,7 @@ def costs(both: tuple[Side, Side]) -> None:
         rows.append(
             {
                 "": f"**{side.letter}** {side.name.partition(f' · {units.moment(side.run.status.created)}')[0]}",
-                result["score"]["metric"].capitalize(): f"{units.percent(score)} ± {units.percent(error)}",
+                metrics.title(result["score"]["metric"]): f"{units.percent(score)} ± {units.percent(error)}",
                 "Encoder weights": units.count(result["parameters"][f"encoder_{side.column}"]),
                 "FLOPs": units.count(result["flops"][side.column]),
                 "Size on disk": units.size(result["bytes"][side.column]),
@@ -121,7 +123,7 @@ def costs(both: tuple[Side, Side]) -> None:
     st.caption("± is one standard error of each score by itself; the comparison below is sharper, as it is paired.")
 
 
-def read_answers(both: tuple[Side, Side]) -> tuple[Answers, Answers] | None:
+def read_answers(both: tuple[Side, Side]) -> tuple[Answers | Graded, Answers | Graded] | None:
     """The answers of the two models; None, and a line that says why, where they cannot be compared one by one."""
     found = []
     for side in both:
@@ -137,7 +139,7 @@ def read_answers(both: tuple[Side, Side]) -> tuple[Answers, Answers] | None:
             )
             return None
         found.append(read)
-    if not found[0].same_examples(found[1]):
+    if type(found[0]) is not type(found[1]) or not found[0].same_examples(found[1]):
         st.info("These two were tested on different examples, so they cannot be compared one by one.")
         return None
     return found[0], found[1]
@@ -147,6 +149,13 @@ def scores(both: tuple[Side, Side], answered: tuple[Answers, Answers]) -> None:
     """The paired test, in words."""
     right = [read.right(side.stage) for read, side in zip(answered, both, strict=True)]
     st.markdown(figures.explain_difference(paired(right[0], right[1]), "A", "B", len(right[0])))
+
+
+def points(both: tuple[Side, Side], first: Graded, second: Graded) -> None:
+    """The paired test of answers that are not just right or wrong, in words."""
+    found = paired_means(first.points[both[0].stage], second.points[both[1].stage])
+    st.markdown(figures.explain_means(found, "A", "B", len(first.rows), first.unit))
+    st.caption("Which answers differ is shown for classifiers only.")
 
 
 def examples(both: tuple[Side, Side], answered: tuple[Answers, Answers]) -> None:

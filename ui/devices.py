@@ -10,7 +10,7 @@ import subprocess
 import psutil
 import streamlit as st
 
-from ui import units
+from ui import units, words
 
 
 @st.cache_data(ttl=60, show_spinner=False)
@@ -23,6 +23,20 @@ def devices() -> dict[str, str]:
     if gpu is None:
         return {"cpu": cpu}
     return {"cuda": gpu, "cpu": cpu}
+
+
+def choose_device() -> str:
+    """The device that a visitor chooses, the same in all forms of the session."""
+    offered = devices()
+    device: str = st.selectbox(
+        "Device",
+        list(offered),
+        format_func=offered.__getitem__,
+        key="device",
+        persist_state="session",
+        help=words.DEVICE,
+    )
+    return device
 
 
 def _gpu() -> str | None:

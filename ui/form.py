@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from pgb_core import checkpoints, hub, jobs
+from pgb_core import demo, hub, jobs
+from pgb_core.corpora import CORPORA
 from pgb_core.errors import PGBError, SpecError
+from pgb_core.families import Head
 from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
-from ui import constraints, labels, panel, uploads, url, words
+from ui import constraints, data_file, finetuning, labels, panel, sources, uploads, url, words
 from ui.constraints import DEMO, UNKNOWN, Sizes
-from ui.devices import devices
+from ui.devices import choose_device
 
-HUB = "A model of the Hugging Face Hub …"
 METHOD_TITLES = {
     "pgb": "PGB: groups (default)",
     "pgb-mixed": "PGB mixed: groups, or whole heads and neurons",
@@ -37,83 +36,90 @@ def show() -> None:
     settings = get_settings()
     left, right = st.columns([5, 4], gap="medium")
     with left, st.container(border=True):
-        checkpoint = choose_checkpoint(settings)
+        checkpoint = sources.choose(settings)
         label_names = names_of_labels(checkpoint, settings)
         task = choose_task(checkpoint, label_names)
         files = choose_files(task, settings)
-        target = st.container()  # its label depends on a choice below
-        method = _method()
-        device = choose_device()
-        advanced = _advanced(settings, method, _sizes(checkpoint, settings))
-        with target:
-            sparsity = st.slider(
-                f"Sparsity: share of the encoder's {BUDGETED[advanced.get('budget', 'weights')]} to remove",
-                0,
-                97,
-                50,
-                format="%d%%",
-                key="sparsity",
-                persist_state="session",
-                help=words.SPARSITY,
-            )
+        columns = choose_columns(files[0], checkpoint, settings)
         complete = task != "csv" or files[0] is not None
-        ready = checkpoint is not None and complete and labels.fit(TASKS[task], label_names)
-        if st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
-            values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device}
-            _start({**values, "method": method, **advanced}, files)
+        if finetuning.raw(checkpoint, settings):
+            finetuning.offer(str(checkpoint), task, files, columns, complete=complete)
+        else:
+            _pruning(checkpoint, task, label_names, files, columns, complete=complete)
         if not complete and checkpoint is not None:
             st.caption("Upload a training file first.")
+        elif not columns.complete:
+            st.caption("Say first what the columns of the file hold, and what every label stands for.")
     with right:
         panel.show(checkpoint, task, label_names)
 
 
-def choose_checkpoint(settings: Settings) -> str | None:
-    """The chosen checkpoint's name; None while a Hub id is not complete."""
-    names = checkpoints.list_checkpoints(settings)
-    chosen = st.selectbox(
-        "Checkpoint",
-        [*names, HUB],
-        format_func=_checkpoint_title,
-        key="checkpoint",
-        persist_state="session",
-        help=words.CHECKPOINT,
-    )
-    if chosen != HUB:
-        return str(chosen)
-    typed = st.text_input(
-        "Hub id",
-        placeholder="owner/name",
-        key="hub_id",
-        persist_state="session",
-        help="Safetensors only; the revision is pinned and recorded.",
-    ).strip()
-    if hub.HUB_ID.fullmatch(typed):
-        return hub.PREFIX + typed
-    if typed:
-        st.warning("A Hub id has the form owner/name, for instance textattack/bert-base-uncased-SST-2.")
-    return None
-
-
-def _checkpoint_title(name: str) -> str:
-    return "Demo: MiniLM, fine-tuned for the task" if name == "demo" else name
+def _pruning(
+    checkpoint: str | None,
+    task: str,
+    label_names: tuple[str, ...] | None,
+    files: tuple[Any, Any],
+    columns: data_file.Choice,
+    *,
+    complete: bool,
+) -> None:
+    """How far to prune and how, and the button that starts it; `complete`: all files are there."""
+    settings = get_settings()
+    target = st.container()  # its label depends on a choice below
+    method = _method()
+    device = choose_device()
+    advanced = _advanced(settings, method, _sizes(checkpoint, settings))
+    with target:
+        sparsity = st.slider(
+            f"Sparsity: share of the encoder's {BUDGETED[advanced.get('budget', 'weights')]} to remove",
+            0,
+            97,
+            50,
+            format="%d%%",
+            key="sparsity",
+            persist_state="session",
+            help=words.SPARSITY,
+        )
+    fits = labels.fit(TASKS[task], label_names, head_of(checkpoint, settings))
+    ready = checkpoint is not None and complete and columns.complete and fits
+    if st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
+        values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device}
+        _start({**values, "method": method, **advanced, **columns.fields}, files)
 
 
 def names_of_labels(checkpoint: str | None, settings: Settings) -> tuple[str, ...] | None:
-    """Labels of a checkpoint in the models folder; None of one that has yet to be prepared or fetched."""
-    if checkpoint is None or checkpoint == "demo" or checkpoint.startswith(hub.PREFIX):
-        return None
-    with contextlib.suppress(PGBError):  # changed since it was listed: the panel says how
-        return checkpoints.describe(settings.models_dir / checkpoint).labels
-    return None
+    """Labels of a checkpoint; None of one that is not here yet, or whose head has yet to be trained."""
+    info = sources.described(checkpoint, settings)
+    if info is not None:
+        return info.labels if info.head_trained else None
+    known = sources.known(checkpoint)
+    return (known.labels or None) if known else None
+
+
+def head_of(checkpoint: str | None, settings: Settings) -> Head | None:
+    """The kind of its head, as far as it is known."""
+    info = sources.described(checkpoint, settings)
+    if info is not None:
+        return info.head if info.head_trained else None
+    known = sources.known(checkpoint)
+    return TASKS[known.task].head if known else None
 
 
 def choose_task(checkpoint: str | None, label_names: tuple[str, ...] | None) -> str:
     """The chosen task; those that the checkpoint has the labels for come first, then one's own file."""
     # a demo is fine-tuned for each task that comes with its text; other checkpoints bring their own labels
     names = [name for name, task in TASKS.items() if checkpoint != "demo" or task.offline]
-    names.sort(key=lambda name: (not labels.fit(TASKS[name], label_names), TASKS[name].labels is None))
+    head = head_of(checkpoint, get_settings())
+    known = sources.known(checkpoint)
+    names.sort(
+        key=lambda name: (
+            known is None or name != known.task,
+            not labels.fit(TASKS[name], label_names, head),
+            name == "csv",
+        )
+    )
     # a key per checkpoint: another one has another first task; of the Hub's nothing is known while its id is typed
-    place = checkpoint if checkpoint == "demo" or label_names else hub.PREFIX
+    place = checkpoint if checkpoint == "demo" or label_names or known else hub.PREFIX
     task: str = st.selectbox(
         "Task",
         names,
@@ -130,8 +136,8 @@ def choose_files(task: str, settings: Settings) -> tuple[Any, Any]:
     if task != "csv":
         return None, None
     st.caption(
-        "CSV or Parquet with columns text, label (and text_pair for pairs of texts); labels are the checkpoint's "
-        "names or numbers."
+        "CSV, Parquet or JSONL, one row per text or pair of texts, with its label. Which columns hold them, and what "
+        "the labels are called, you say below once the file is there."
     )
     left, right = st.columns(2)
     arguments = {"type": list(uploads.TYPES), "max_upload_size": settings.max_upload_megabytes}
@@ -152,6 +158,15 @@ def choose_files(task: str, settings: Settings) -> tuple[Any, Any]:
     return train, evaluation
 
 
+def choose_columns(file: Any, checkpoint: str | None, settings: Settings) -> data_file.Choice:
+    """What the columns of a training upload hold."""
+    if file is None:
+        return data_file.Choice()
+    names = CORPORA[demo.task_for("csv")].labels if checkpoint == "demo" else names_of_labels(checkpoint, settings)
+    regression = head_of(checkpoint, settings) == "regression"
+    return data_file.choose(uploads.stored(file), file.file_id, names, regression=regression)
+
+
 def _method() -> str:
     method: str = st.selectbox(
         "Method",
@@ -169,25 +184,8 @@ def _sizes(checkpoint: str | None, settings: Settings) -> Sizes:
     """What the chosen checkpoint has that can be pinned, as far as it is known before the run."""
     if checkpoint == "demo":
         return DEMO
-    if checkpoint is not None and not checkpoint.startswith(hub.PREFIX):
-        with contextlib.suppress(PGBError):  # as in `names_of_labels`
-            info = checkpoints.describe(settings.models_dir / checkpoint)
-            return Sizes(info.layers, info.heads, info.intermediate)
-    return UNKNOWN
-
-
-def choose_device() -> str:
-    """Where to compute, of what this server has."""
-    offered = devices()
-    chosen: str = st.selectbox(
-        "Device",
-        list(offered),
-        format_func=offered.__getitem__,
-        key="device",
-        persist_state="session",
-        help=words.DEVICE,
-    )
-    return chosen
+    info = sources.described(checkpoint, settings)
+    return UNKNOWN if info is None else Sizes(info.layers, info.heads, info.intermediate)
 
 
 def calibration_samples(settings: Settings) -> int:
@@ -257,20 +255,10 @@ def _advanced(settings: Settings, method: str, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def stored(file: Any) -> str:
-    """Where an upload lies on the server; one upload lies in one place, so that its runs can be compared."""
-    places = st.session_state.setdefault("uploads", {})
-    if not Path(places.get(file.file_id, "")).is_file():
-        file.seek(0)
-        places[file.file_id] = str(uploads.keep(file, file.name))
-    place = Path(places[file.file_id])
-    place.touch()  # its time begins anew
-    return str(place)
-
-
 def _start(values: dict[str, Any], files: tuple[Any, Any]) -> None:
+    uploads.touch(values["checkpoint"])
     try:
-        train, evaluation = (stored(file) if file is not None else None for file in files)
+        train, evaluation = (uploads.stored(file) if file is not None else None for file in files)
         run_id = jobs.submit(PruneSpec(**values, train_file=train, eval_file=evaluation))
     except SpecError as error:
         st.error(f"This cannot be run: {error}")

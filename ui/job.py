@@ -25,6 +25,7 @@ STAGES = {
     "saving": "Save",
 }
 """Stages of a run in their order, as users read them."""
+FINETUNE_STAGES = {"loading": "Load", "training": "Fine-tune", "evaluation": "Evaluate", "saving": "Save"}
 
 LOG_LINES = 40
 
@@ -74,17 +75,18 @@ def _waiting(run: Run) -> None:
 
 def _running(run: Run) -> None:
     status = run.status
-    title = STAGES.get(status.stage, status.stage.replace("_", " ").capitalize() or "Starting")
+    stages = FINETUNE_STAGES if status.job == "finetune" else STAGES
+    title = stages.get(status.stage, status.stage.replace("_", " ").capitalize() or "Starting")
     text = f"**{title}**" + (f" · {status.message}" if status.message else "")
     st.progress(min(1.0, max(0.0, status.fraction)), text=text)
-    names = list(STAGES)
+    names = list(stages)
     here = names.index(status.stage) if status.stage in names else -1
     skip = set() if run.spec.get("recover_epochs") else {"recovery"}
     skip |= set() if run.spec.get("latency", True) else {"latency"}
     skip |= {"compensation", "evaluation", "saving"} if status.job == "score" else set()
     steps = [
         f":green[✓ {text}]" if place < here else f"**{text}**" if place == here else f":gray[{text}]"
-        for place, (name, text) in enumerate(STAGES.items())
+        for place, (name, text) in enumerate(stages.items())
         if name not in skip
     ]
     st.markdown(" → ".join(steps))

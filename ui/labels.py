@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pgb_core.families import Head
 from pgb_core.tasks import Task
 
 
-def fit(task: Task, labels: Sequence[str] | None) -> bool:
-    """Whether a checkpoint with `labels` can be scored on `task`; what is not known yet, None, is left to the run.
+def fit(task: Task, labels: Sequence[str] | None, head: Head | None = None) -> bool:
+    """Whether a checkpoint with `labels` and `head` can be scored on `task`; what is not known yet is left to the run.
 
     Spelling counts for less here than in the run, so that nothing is refused that it would accept.
     """
-    if task.labels is None or labels is None:
+    if labels is None:
         return True
+    head = head or ("regression" if len(labels) == 1 else None)
+    if task.labels is None:
+        return head in ((None, "classification", "regression") if task.name == "csv" else (None, task.head))
+    if head not in (None, task.head):
+        return False
     own, needed = [_loosely(name) for name in labels], [_loosely(name) for name in task.labels]
     nameless = [f"label{index}" for index in range(len(needed))]  # in the task's own order
     return own == nameless or set(needed) <= set(own)

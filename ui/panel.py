@@ -7,13 +7,25 @@ from pathlib import Path
 
 import streamlit as st
 
-from pgb_core import checkpoints, demo, hub
+from pgb_core import card, checkpoints, demo, estimates, hub, store
+from pgb_core.card import Origin
 from pgb_core.checkpoints import CheckpointInfo
 from pgb_core.corpora import CORPORA
 from pgb_core.errors import PGBError
+from pgb_core.families import FAMILIES
+from pgb_core.hub import HubModel
 from pgb_core.settings import get_settings
 from pgb_core.tasks import TASKS
-from ui import labels, units, words
+from pgb_core.weights import fingerprint_of
+from ui import finetuning, inside, labels, sources, units, words
+
+HEADS = {
+    "classification": "sequence classifier",
+    "regression": "regression, one number",
+    "question_answering": "question answering model",
+}
+CALIBRATION = 1024
+_ASKING_SECONDS = 0.5
 
 
 def show(checkpoint: str | None, task: str, label_names: Sequence[str] | None = None) -> None:
@@ -21,24 +33,26 @@ def show(checkpoint: str | None, task: str, label_names: Sequence[str] | None = 
     with st.container(border=True):
         st.subheader("Checkpoint", anchor=False)
         if checkpoint is None:
-            st.write("Type the id of a fine-tuned BERT classifier on the Hub, as owner/name.")
+            st.write("Choose a model of the Hub or upload one: what it is will be shown here.")
         elif checkpoint == "demo":
             _demo_panel(task)
         elif checkpoint.startswith(hub.PREFIX):
-            name = checkpoint.removeprefix(hub.PREFIX)
-            st.write(f"**{name}** is fetched from the Hub when the run starts (safetensors and tokenizer only).")
+            _hub_panel(checkpoint.removeprefix(hub.PREFIX), task)
         else:
-            try:
-                _facts(checkpoints.describe(get_settings().models_dir / checkpoint))
-            except PGBError as error:
-                st.error(str(error))
+            folder = get_settings().models_dir / checkpoint
+            _folder_panel(folder, task, card.read_origin(folder))
         st.subheader("Task", anchor=False)
         st.write(f"**{TASKS[task].title}.** {TASKS[task].description}")
-        if not labels.fit(TASKS[task], label_names):
-            needed = ", ".join(TASKS[task].labels or ())
-            st.warning(f"This checkpoint lacks labels of the task ({needed}): choose the task it was fine-tuned on.")
+        head = sources.described(checkpoint, get_settings())
+        if not labels.fit(TASKS[task], label_names, head.head if head and head.head_trained else None):
+            needed = TASKS[task].labels
+            lack = f"lacks labels of the task ({', '.join(needed)})" if needed else f"is no {HEADS[TASKS[task].head]}"
+            st.warning(f"This checkpoint {lack}: choose the task it was fine-tuned on.")
         st.subheader("What happens", anchor=False)
-        st.markdown(words.STEPS_OF_A_RUN)
+        if finetuning.raw(checkpoint, get_settings()):
+            st.write("A new head is put on the encoder and both are trained on the task; then it can be pruned.")
+        else:
+            st.markdown(words.STEPS_OF_A_RUN)
 
 
 def _demo_panel(task: str) -> None:
@@ -53,29 +67,136 @@ def _demo_panel(task: str) -> None:
         return
     score = units.percent(summary["score"])
     st.success(f"Prepared: {score} on {summary['samples']} held-out texts.", icon=":material/check:")
-    try:
-        _facts(checkpoints.describe(Path(summary["checkpoint"])))
-    except PGBError as error:
-        st.error(str(error))
+    _folder_panel(Path(summary["checkpoint"]), task, Origin(demo.BASE_MODEL, demo.BASE_LICENSE))
 
 
-def _facts(info: CheckpointInfo) -> None:
-    names = ", ".join(info.labels[:6]) + (" …" if len(info.labels) > 6 else "")
+# --- the Hub -------------------------------------------------------------------------------------------------------
+
+
+def _hub_panel(name: str, task: str) -> None:
+    """A model that was fetched already, or what the Hub says of it; the page does not wait for its answer."""
+    folder = hub.cached(name)
+    if folder is not None:
+        st.write(f"**{name}** was fetched before. A run takes the newest revision, if the Hub has another one by then.")
+        _folder_panel(folder, task, card.read_origin(folder))
+        return
+    asked = sources.asked(name)
+    if not asked.done():
+        _asking(name)
+        return
+    error = asked.exception()
+    if isinstance(error, ConnectionError):
+        st.error(_sentence(hub.out_of_reach(name, str(error))), icon=":material/cloud_off:")
+    elif isinstance(error, PGBError):
+        st.error(_sentence(str(error)))
+    elif error is not None:
+        raise error
+    else:
+        _hub_facts(asked.result())
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+@st.fragment(run_every=_ASKING_SECONDS)
+def _asking(name: str) -> None:
+    if sources.asked(name).done():
+        st.rerun()
+    st.caption(f":material/hourglass_top: Asking the Hub for {name}, for three seconds at most …")
+
+
+def _hub_facts(found: HubModel) -> None:
+    family = FAMILIES.get(found.family or "")
+    if family is None:
+        st.error(f"The Hub says this is a {found.family or 'model of unknown type'}, which cannot be pruned here.")
+    size = units.size(sum(found.files.values()))
+    parameters = "" if found.parameters is None else f", {units.count(found.parameters)} parameters"
     rows = {
-        "Encoder": f"{info.layers} layers, hidden {info.hidden}, {info.heads} heads, {info.intermediate} neurons",
-        "Parameters": f"{units.count(info.parameters)}, {units.count(info.encoder_weights)} can be pruned",
-        "Size": f"{units.size(info.bytes)}, {info.dtype}",
-        "Vocabulary": f"{info.vocabulary:,} pieces, up to {info.max_positions} tokens",
-        "Labels": names,
+        "Model": found.name,
+        "Family": family.title if family else "–",
+        "Revision": found.revision[:12],
+        "Download": f"{size} in {units.several(len(found.files), 'file')}{parameters}",
+        "License": found.license or "not said",
     }
+    _table(rows, "What the Hub says of the model.")
+    st.caption("Fetched when the run starts: safetensors, config and tokenizer only, inspected before they are loaded.")
+
+
+# --- a folder ------------------------------------------------------------------------------------------------------
+
+
+def _folder_panel(folder: Path, task: str, origin: Origin) -> None:
+    try:
+        info = checkpoints.describe(folder)
+        fingerprint = fingerprint_of(folder)
+    except (PGBError, OSError) as error:
+        st.error(str(error))
+        return
+    _facts(info, fingerprint, origin)
+    if info.pruned:
+        st.warning("This checkpoint is pruned already; choose the dense one it came from.")
+        return
+    if not info.head_trained:
+        st.warning("Its head is not trained: it can be pruned once it is fine-tuned on a task.")
+    _estimate(info, task, fingerprint)
+    inside.show(folder, info, fingerprint)
+
+
+def _facts(info: CheckpointInfo, fingerprint: str, origin: Origin) -> None:
+    names = ", ".join(info.labels[:6]) + (f" … ({len(info.labels)} in all)" if len(info.labels) > 6 else "")
+    head = HEADS[info.head] if info.head_trained else "raw encoder without a trained head"
+    others = info.parameters - info.encoder_weights
+    rows = {
+        "Family": f"{FAMILIES[info.family].title}, {head}",
+        "Encoder": f"{info.layers} layers, hidden {info.hidden}, {info.heads} heads, {info.intermediate} neurons",
+        "Parameters": f"{units.count(info.parameters)}: {units.count(info.encoder_weights)} encoder weights, which can "
+        f"be pruned, {units.count(others)} others",
+        "Size": f"{units.size(info.bytes)} on disk, {info.dtype}"
+        + ("" if info.dtype == "float32" else " (read as float32)"),
+        "Vocabulary": f"{info.vocabulary:,} tokens, texts of up to {info.max_positions}",
+        "Labels": names if info.head == "classification" and info.head_trained else "–",
+        "Weights": f"SHA-256 {fingerprint[:12]}…",
+        "From": origin.source or "not known",
+        "License": origin.license or "not known",
+    }
+    if origin.revision:
+        rows["From"] += f", revision {origin.revision[:8]}"
+    _table(rows, "What the checkpoint is.")
+
+
+def _table(rows: dict[str, str], alt: str) -> None:
     st.table(
-        [{"": key, " ": value} for key, value in rows.items()],
+        [{"": key, " ": _plain(value)} for key, value in rows.items()],
         border="horizontal",
         hide_index=True,
         hide_header=True,
-        alt="What the checkpoint is.",
+        alt=alt,
     )
-    if info.pruned:
-        st.warning("This checkpoint is pruned already; choose the dense one it came from.")
-    elif not info.head_trained:
-        st.warning("This checkpoint has no trained classifier; fine-tune it on a task first.")
+
+
+def _plain(text: str) -> str:
+    """Text of files that strangers wrote, with nothing in it that Markdown reads."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#+!|$~:" else letter for letter in text)
+
+
+def _estimate(info: CheckpointInfo, task: str, fingerprint: str) -> None:
+    length = min(TASKS[task].max_length, info.max_positions)
+    found = estimates.estimate(
+        info,
+        store.list_runs(get_settings().runs_dir),
+        samples=CALIBRATION,
+        length=length,
+        fingerprint=fingerprint,
+    )
+    if found is None:
+        return
+    what = "of these very weights " if found.like else ""
+    rests = f"{units.several(found.runs, 'finished run')} {what}on this server"
+    if not found.here:
+        rests = f"{units.several(found.runs, 'shipped sample')} {what}measured on {found.machine}, not on this server"
+    st.markdown(
+        f"**A run here**: about {units.seconds(found.seconds)} and up to {units.size(found.bytes)} of memory.",
+        help=words.ESTIMATE,
+    )
+    st.caption(f"Told from {rests}, scaled to this checkpoint and to {CALIBRATION:,} texts of {length} tokens.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from pgb_core import metrics
 from pgb_core.figures import trade_off as figures
 from pgb_core.published import published
 from pgb_core.store import Run
@@ -61,7 +62,7 @@ def _collect(members: list[Run], cost: str) -> tuple[list[figures.Point], int]:
 
 def _chart(points: list[figures.Point], cost: str, member: Run, against: figures.References) -> None:
     """Chart and table; a point or a row opens its run. `member` is any of the runs."""
-    metric = member.result["score"]["metric"]
+    metric = metrics.phrase(member.result["score"]["metric"])
 
     def open_run(run_id: str) -> None:
         st.session_state["open_run"] = run_id
@@ -70,7 +71,7 @@ def _chart(points: list[figures.Point], cost: str, member: Run, against: figures
     columns = {
         "model": "Model",
         "sparsity": charts.percent_column("Removed", words.SPARSITY),
-        "score": charts.percent_column(metric.capitalize(), words.SCORE),
+        "score": charts.percent_column(metric[0].upper() + metric[1:], words.SCORE),
         "standard_error": charts.percent_column("Standard error", words.SCORE),
         "cost": st.column_config.NumberColumn(figures.COSTS[cost][0].capitalize(), format="%.4g"),
         "front": st.column_config.CheckboxColumn("On the front", help=words.FRONT),

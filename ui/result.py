@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from pgb_core import metrics
 from pgb_core.figures import predictions, recovery, scores
 from pgb_core.spec import BUDGETS
 from pgb_core.store import Run
@@ -19,10 +20,13 @@ def show(run: Run) -> None:
     if result is None:
         return
     headline(result)
+    if result.get("note"):
+        st.info(f"{result['note'][0].upper()}{result['note'][1:]}.")
     left, right = st.columns([5, 4], gap="medium")
     with left:
         st.subheader("Score, step by step", anchor=False, help=words.STEPS)
         score_steps(run, result["score"])
+        further(result["score"])
     with right:
         st.subheader("Size and speed", anchor=False)
         costs(result)
@@ -44,7 +48,7 @@ def headline(result: dict[str, Any]) -> None:
     points = round(100 * (score[step] - score["dense"]), 1)
     with st.container(horizontal=True):
         _metric(
-            score["metric"].capitalize(),
+            metrics.title(score["metric"]),
             units.percent(score[step]),
             f"{points:+.1f} points" if points else "as dense",
             f"{score['samples']} texts; {scores.STEPS[step].lower()}, compared with dense. {words.SCORE}",
@@ -79,13 +83,24 @@ def score_steps(run: Run, score: dict[str, Any]) -> None:
         rows=scores.score_table(score),
         columns={
             "step": "Step",
-            "score": charts.percent_column(score["metric"].capitalize(), words.SCORE),
+            "score": charts.percent_column(metrics.title(score["metric"]), words.SCORE),
             "standard_error": charts.percent_column(
                 "Standard error", "Uncertainty from the number of evaluation texts."
             ),
             "difference": charts.percent_column("Against dense", "Score minus the dense model's score."),
         },
     )
+
+
+def further(score: dict[str, Any]) -> None:
+    """Metrics of the task beside the main one, if it has any."""
+    for metric, by_stage in (score.get("secondary") or {}).items():
+        values = [
+            f"{title.lower()} {units.percent(by_stage[stage])} ± {units.percent(by_stage['standard_error'][stage])}"
+            for stage, title in scores.STEPS.items()
+            if by_stage.get(stage) is not None
+        ]
+        st.caption(f"{metrics.title(metric)}: {', '.join(values)}.")
 
 
 def predicted(run: Run, result: dict[str, Any]) -> None:
@@ -131,7 +146,8 @@ def recovered(run: Run, result: dict[str, Any]) -> None:
     rows = recovery.recovery_table(history)
     charts.chart(
         recovery.recovery_chart(history),
-        f"Training loss and, on the examples set aside, loss and {history['metric']} at each of {len(rows)} looks; "
+        f"Training loss and, on the examples set aside, loss and {metrics.phrase(history['metric'])} at each of "
+        f"{len(rows)} looks; "
         f"the state after {recovery.epochs_text(history['history'][history['kept']]['epoch'])} was kept.",
         key="recovery",
         name=f"recovery, run {run.id}",
@@ -142,7 +158,7 @@ def recovered(run: Run, result: dict[str, Any]) -> None:
                 "Training loss", format="%.3f", help="Mean over the batches since the last look."
             ),
             "dev_loss": st.column_config.NumberColumn("Loss, set aside", format="%.3f"),
-            "dev_score": charts.percent_column(f"{history['metric'].capitalize()}, set aside", words.LOOKS),
+            "dev_score": charts.percent_column(f"{metrics.title(history['metric'])}, set aside", words.LOOKS),
             "kept": st.column_config.CheckboxColumn("Kept"),
         },
     )

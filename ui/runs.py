@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from pgb_core import hub, store
+from pgb_core.data_files import Columns
 from pgb_core.errors import RunError
 from pgb_core.figures.scores import final_step
 from pgb_core.settings import get_settings
@@ -48,11 +49,12 @@ def families(found: Iterable[Run]) -> dict[str, list[Run]]:
     return result
 
 
-def _source(spec: Mapping[str, Any]) -> tuple[str, str | None]:
-    """The file that the evaluation texts are from, if the task does not decide it."""
+def _source(spec: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The file, and what in it, that the evaluation texts are from, if the task does not decide it."""
+    columns = Columns.of_spec(spec)
     if spec.get("eval_file"):
-        return "whole", spec["eval_file"]
-    return "held out", spec.get("train_file")
+        return "whole", spec["eval_file"], columns
+    return "held out", spec.get("train_file"), columns
 
 
 def _draw(spec: Mapping[str, Any]) -> int | None:

@@ -13,7 +13,7 @@ from pgb_core.errors import PGBError, RunError
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
 from pgb_core.tasks import TASKS
-from ui import job, labels, url, words
+from ui import finetuning, job, labels, url, words
 from ui.devices import devices
 
 NOT_A_TARGET = {"sparsity": 0.0, "method": "pgb-mixed"}
@@ -46,18 +46,19 @@ def running() -> bool:
 def form() -> None:
     """Choose a checkpoint and a task; the button starts a scoring and puts it in the URL."""
     settings = get_settings()
-    names = checkpoints.list_checkpoints(settings)
+    names = [name for name in checkpoints.list_checkpoints(settings) if not finetuning.raw(name, settings)]
     left, middle, right = st.columns(3, vertical_alignment="bottom")
     with left:
         checkpoint = st.selectbox("Checkpoint", names, key="score_checkpoint", help=words.CHECKPOINT)
-    own = None
+    own = head = None
     if checkpoint != "demo":
         with contextlib.suppress(PGBError):  # changed since it was listed: the job says how
-            own = checkpoints.describe(settings.models_dir / checkpoint).labels
+            info = checkpoints.describe(settings.models_dir / checkpoint)
+            own, head = info.labels, info.head
     fitting = [
         name
         for name, task in TASKS.items()
-        if name != "csv" and (task.offline or checkpoint != "demo") and labels.fit(task, own)
+        if name != "csv" and (task.offline or checkpoint != "demo") and labels.fit(task, own, head)
     ]
     with middle:
         task = st.selectbox(

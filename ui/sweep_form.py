@@ -12,7 +12,8 @@ from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import METHODS, PruneSpec
 from pgb_core.sweep_spec import SweepSpec
 from pgb_core.tasks import TASKS
-from ui import form, labels, units, url, words
+from ui import finetuning, form, labels, sources, units, uploads, url, words
+from ui.devices import choose_device
 
 TARGETS = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96)
 FIRST_TARGETS, FIRST_METHODS = (0.5, 0.75, 0.88), ("pgb", "structured")
@@ -26,10 +27,11 @@ def show() -> None:
     with st.container(border=True):
         left, right = st.columns(2, gap="medium")
         with left:
-            checkpoint = form.choose_checkpoint(settings)
+            checkpoint = sources.choose(settings)
             label_names = form.names_of_labels(checkpoint, settings)
             task = form.choose_task(checkpoint, label_names)
             files = form.choose_files(task, settings)
+            columns = form.choose_columns(files[0], checkpoint, settings)
         with right:
             axes = _axes(settings)
         common = _advanced(settings)
@@ -40,11 +42,17 @@ def show() -> None:
             "without recovery."
         )
         complete = task != "csv" or files[0] is not None
-        ready = checkpoint is not None and complete and size > 0 and labels.fit(TASKS[task], label_names)
+        fits = labels.fit(TASKS[task], label_names, form.head_of(checkpoint, settings))
+        raw = finetuning.raw(checkpoint, settings)
+        ready = checkpoint is not None and complete and columns.complete and size > 0 and fits and not raw
         if st.button("Start the sweep", type="primary", icon=":material/play_arrow:", disabled=not ready):
-            _start({"checkpoint": checkpoint, "task": task, **common}, axes, files)
-        if not complete and checkpoint is not None:
+            _start({"checkpoint": checkpoint, "task": task, **common, **columns.fields}, axes, files)
+        if raw:
+            st.warning("This checkpoint has no trained head: fine-tune it first, on the Prune page.")
+        elif not complete and checkpoint is not None:
             st.caption("Upload a training file first.")
+        elif not columns.complete:
+            st.caption("Say first what the columns of the file hold, and what every label stands for.")
 
 
 def _axes(settings: Settings) -> dict[str, tuple[Any, ...]]:
@@ -95,15 +103,16 @@ def _axes(settings: Settings) -> dict[str, tuple[Any, ...]]:
 def _advanced(settings: Settings) -> dict[str, Any]:
     """What all points have in common and most people leave alone."""
     with st.expander("Advanced options"):
-        device = form.choose_device()
+        device = choose_device()
         samples = form.calibration_samples(settings)
         latency = st.checkbox("Measure latency", True, key="latency", **_KEEP)
     return {"device": device, "calibration_samples": samples, "latency": latency}
 
 
 def _start(values: dict[str, Any], axes: dict[str, tuple[Any, ...]], files: tuple[Any, Any]) -> None:
+    uploads.touch(values["checkpoint"])
     try:
-        train, evaluation = (form.stored(file) if file is not None else None for file in files)
+        train, evaluation = (uploads.stored(file) if file is not None else None for file in files)
         base = PruneSpec(**values, sparsity=axes["sparsities"][0], train_file=train, eval_file=evaluation)
         sweep_id = jobs.submit_sweep(SweepSpec(base, **axes))
     except SpecError as error:

@@ -1,28 +1,96 @@
-"""Files that users bring: a CSV or Parquet of their own, kept under a random name for a time, or while a run waits."""
+"""Files that users bring, kept under random names for a time, or while a run waits: tables, and checkpoints."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import streamlit as st
 
 from pgb_core import store, sweep_spec
-from pgb_core.errors import RunError
+from pgb_core.errors import CheckpointError, RunError
+from pgb_core.inspection import TOKENIZER_FILES, WEIGHTS, admit
 from pgb_core.settings import get_settings
 
-TYPES = ("csv", "parquet")
+TYPES = ("csv", "tsv", "parquet", "jsonl")
+CHECKPOINT_TYPES = ("safetensors", "json", "txt")
+_PARTIAL = ".part"
 
 
 def keep(file: BinaryIO, name: str) -> Path:
     """Store `file` for a run to read and return where; only the ending of `name` is used, never the name."""
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
-    ending = "parquet" if name.lower().endswith(".parquet") else "csv"
+    ending = next((ending for ending in TYPES if name.lower().endswith(f".{ending}")), TYPES[0])
     path = folder / f"{secrets.token_hex(16)}.{ending}"
     path.write_bytes(file.read())
     return path
+
+
+def keep_checkpoint(files: Sequence[tuple[str, BinaryIO]]) -> Path:
+    """Store the files of a checkpoint in a folder of their own and return where, if it is one that can be loaded.
+
+    Of their names only those that a checkpoint has are used; the weights may have any that ends in .safetensors.
+
+    Raises:
+        CheckpointError: they are not the files of one checkpoint, too large, or refused; nothing is kept.
+        OSError: they cannot be written.
+    """
+    named = _named(files)
+    place = _folder() / secrets.token_hex(16)
+    partial = place.with_name(f"{_PARTIAL}-{place.name}")
+    partial.mkdir(parents=True)
+    try:
+        for name, file in named.items():
+            file.seek(0)
+            with (partial / name).open("wb") as written:
+                shutil.copyfileobj(file, written)
+        info = admit(partial)
+        if info.pruned:
+            raise CheckpointError("it is pruned already; upload the dense checkpoint that it came from.")
+        os.replace(partial, place)
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(partial.name, "the upload")) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return place
+
+
+def _named(files: Sequence[tuple[str, BinaryIO]]) -> dict[str, BinaryIO]:
+    """The files by the names that they get."""
+    found: dict[str, BinaryIO] = {}
+    total = 0
+    for name, file in files:
+        target = WEIGHTS if name.lower().endswith(".safetensors") else name
+        if target not in (WEIGHTS, "config.json", *TOKENIZER_FILES):
+            raise CheckpointError(
+                f"{name:.60} is no file of a checkpoint; give config.json, one .safetensors and the tokenizer's files."
+            )
+        if target in found:
+            raise CheckpointError(f"there are two files for {target}; give one, not weights in several files.")
+        found[target] = file
+        total += file.seek(0, os.SEEK_END)
+    limit = get_settings().max_checkpoint_megabytes
+    if total > limit * 10**6:
+        raise CheckpointError(f"the files have {total / 1e6:.0f} MB together, the limit is {limit} MB.")
+    return found
+
+
+def stored(file: Any) -> str:
+    """Where an upload lies on the server; one upload lies in one place, so that its runs can be compared."""
+    places = st.session_state.setdefault("uploads", {})
+    if not Path(places.get(file.file_id, "")).is_file():
+        file.seek(0)
+        places[file.file_id] = str(keep(file, file.name))
+    place = Path(places[file.file_id])
+    place.touch()  # its time begins anew
+    return str(place)
 
 
 def sweep() -> None:
@@ -37,7 +105,14 @@ def sweep() -> None:
     for path in expired:
         if path.name not in needed:
             with contextlib.suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def touch(place: str) -> None:
+    """Begin the time of an upload anew."""
+    with contextlib.suppress(OSError):
+        if Path(place).parent == _folder():
+            os.utime(place)
 
 
 def _folder() -> Path:
@@ -51,5 +126,6 @@ def _needed() -> set[str]:
         with contextlib.suppress(RunError):  # deleted meanwhile: then it had ended
             sweep = run / sweep_spec.FILE
             spec = store.read_json(sweep)["base"] if sweep.is_file() else store.read_json(run / "spec.json")
-            names.update(Path(file).name for key in ("train_file", "eval_file") if (file := spec.get(key)))
+            keys = ("train_file", "eval_file", "checkpoint")
+            names.update(Path(file).name for key in keys if (file := spec.get(key)))
     return names

@@ -50,10 +50,15 @@ CALIBRATION = refer(
 )
 MAX_LENGTH = refer("Tokens per text; longer texts are cut. 0 takes the task's own default.", "token")
 DEVICE = "Where the run computes. Pruning the demo takes a few minutes on a CPU."
+COLUMNS = "Which column of your file this is. Columns that are not named here are not read."
+LABEL_MAP = (
+    "The checkpoint knows its labels by the names it was fine-tuned with. Values of your file that are none of them "
+    "have to be matched, or every answer would be compared with the wrong one."
+)
 TASK = "The data on which weights are scored and the model is tested."
 CHECKPOINT = refer(
-    "A fine-tuned BERT classifier: the demo, a folder in the server's models folder, or a model of the"
-    " Hugging Face Hub.",
+    "A fine-tuned BERT, DistilBERT or RoBERTa: the demo, a folder in the server's models folder, a model of the "
+    "Hugging Face Hub, or your own upload. One without a trained head can be fine-tuned here first.",
     "checkpoint",
     "fine-tuning",
 )
@@ -295,3 +300,33 @@ COMES_BACK = (
     "saves as much loss as it costs; the margin is the price at which the whole plan is just as it is."
 )
 PLAN_GROUPS = "Groups of all sublayers that have several; each reads and writes only a part of the hidden state."
+WELL_KNOWN = (
+    "Fine-tuned models that many know, with the task that each was trained for. What a model's labels mean is known of "
+    "these, even where its own files only number them."
+)
+HUB_ID = (
+    "Safetensors only. The newest revision is taken, pinned and recorded; owner/name@commit takes that one. Nothing in "
+    "a model is ever run."
+)
+UPLOAD_CHECKPOINT = "Inspected before anything is loaded: what could run code, does not fit or is damaged is refused."
+FINGERPRINT = "SHA-256 of the weights: two checkpoints with the same one are the same."
+LICENSE = "As its model card says; read as plain text and not checked."
+HEAD = "What gives the answer, on top of the encoder: classes, a number, or the words of a text that answer a question."
+RMS = refer(
+    "Root mean square of a matrix's weights: their typical size, whatever the matrix's shape. Measured on the file's "
+    "weights, read as float32.",
+    "matrix",
+)
+DECAY = (
+    "A matrix stretches some directions more than others; its singular values say how much, the strongest first. A "
+    "curve that falls fast means that few directions do most of the work. Computed exactly, without the model."
+)
+ESTIMATE = (
+    "A run with tables and refit at 1,024 calibration samples of the task's length, without recovery. Time is scaled "
+    "with encoder weights, samples and tokens, memory with the parameters; other work on the server slows it down."
+)
+EPOCHS = refer("Passes over the training examples. Two to four are usual for fine-tuning.", "epoch", "fine-tuning")
+LEARNING_RATE = (
+    "Peak of the learning rate; automatic takes what suits the size: 5e-5 for small encoders, 3e-5 for base size."
+)
+CHECKPOINT_NAME = "Its folder in the server's models folder; everybody who reaches this server sees it there."

@@ -32,9 +32,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pgb_core.architectures import Sublayer, classify
+from pgb_core.architectures import Sublayer, predict
 from pgb_core.baselines.units import (
     UnitCost,
     best_ranked,
@@ -49,7 +48,8 @@ from pgb_core.compensation import States, advance, first_states
 from pgb_core.fisher import differentiable_activations
 from pgb_core.grouped import PrunedSublayer, cut
 from pgb_core.importance import solve_dtype
-from pgb_core.modeling_pgb_bert import Constant
+from pgb_core.likelihood import likelihood_of
+from pgb_core.pgb_blocks import Constant
 from pgb_core.progress import Step, part, silent
 
 TEMPERATURE = 2.0
@@ -112,11 +112,11 @@ def kprune(
 
 @torch.no_grad()
 def soft_prediction(model: nn.Module, sublayers: Sequence[Sublayer], state: States) -> Tensor:
-    """(B, labels) probabilities of the dense model at `TEMPERATURE`; `sublayers` is the whole encoder."""
+    """Predictions of the dense model at `TEMPERATURE`; `sublayers` is the whole encoder."""
     x = state.dense
     for sub in sublayers:
         x = sub.norm(x + sub.exit(sub.hidden(x, state.mask)))
-    return (classify(model, x) / TEMPERATURE).softmax(dim=-1)
+    return predict(model, x) / TEMPERATURE
 
 
 def measure(
@@ -132,18 +132,16 @@ def measure(
     Args:
         above: the sublayers that are still dense, up to the last.
         states: what the first of them reads.
-        predictions: (B, labels) per state, `soft_prediction`.
+        predictions: per state, of `soft_prediction`.
     """
     squares = [torch.zeros(sub.shape.inner, device=sub.exit.weight.device) for sub in above]
     gradients: list[list[Tensor]] = [[] for _ in above]
-    tokens = 0
+    likelihood, tokens = likelihood_of(model), 0
     with differentiable_activations(model):
         for n, (state, prediction) in enumerate(zip(states, predictions, strict=True)):
 
-            def loss(logits: Tensor, prediction: Tensor = prediction) -> Tensor:
-                return TEMPERATURE**2 * functional.kl_div(
-                    (logits / TEMPERATURE).log_softmax(dim=-1), prediction, reduction="sum"
-                )
+            def loss(found: Tensor, prediction: Tensor = prediction, real: Tensor = state.real) -> Tensor:
+                return TEMPERATURE**2 * likelihood.divergence(prediction, found / TEMPERATURE, real).sum()
 
             hidden, found = mask_gradients(model, above, state.pruned, state.mask, loss)
             tokens += int(state.real.sum())

@@ -40,7 +40,7 @@ from pgb_core.compensation import ExitSums, advance, first_states
 from pgb_core.grouped import PrunedSublayer, cut
 from pgb_core.importance import solve_dtype
 from pgb_core.layout import IntArray, SublayerLayout
-from pgb_core.modeling_pgb_bert import Constant
+from pgb_core.pgb_blocks import Constant
 from pgb_core.progress import Step, part, silent
 
 SCALE_LIMIT = 10.0

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pgb_core.architectures import Sublayer, attention_mask, classify, embed
+from pgb_core.architectures import Sublayer, attention_mask, embed, predict
 from pgb_core.batching import Batch
 from pgb_core.budget import TOLERANCE
 from pgb_core.compensation import ExitSums, States
 from pgb_core.fisher import differentiable_activations
 from pgb_core.grouped import PrunedSublayer
 from pgb_core.layout import IntArray, SublayerLayout, SublayerShape, dropped_layout, rectangle_layout
+from pgb_core.likelihood import likelihood_of
 from pgb_core.progress import Step, silent
 
 UnitCost = Callable[[SublayerShape], int]
@@ -61,7 +61,7 @@ def mask_gradients(
         sublayers: the uppermost of the encoder, up to the last.
         x: (B, L, hidden), what the first of them reads.
         mask: for `Sublayer.mix`.
-        loss: (B, labels) logits -> a sum over samples.
+        loss: predictions -> a sum over samples.
 
     Returns:
         (B, L, inner) and (B, inner) per sublayer.
@@ -71,7 +71,7 @@ def mask_gradients(
     for sub in sublayers:
         hidden.append(sub.hidden(x, mask))
         x = sub.norm(x + sub.exit(hidden[-1]))
-    gradients = torch.autograd.grad(loss(classify(model, x)), hidden)
+    gradients = torch.autograd.grad(loss(predict(model, x)), hidden)
     inputs = [z.detach() for z in hidden]
     return inputs, [(z * gradient).sum(dim=1) for z, gradient in zip(inputs, gradients, strict=True)]
 
@@ -79,15 +79,15 @@ def mask_gradients(
 def label_gradients(
     model: nn.Module, sublayers: Sequence[Sublayer], batches: Sequence[Batch], *, step: Step = silent
 ) -> list[Tensor]:
-    """(samples, units) per sublayer: each sample's gradient of the cross-entropy by the mask variable of each unit."""
-    device = sublayers[0].exit.weight.device
+    """(samples, units) per sublayer: each sample's gradient of the loss by the mask variable of each unit."""
+    likelihood, device = likelihood_of(model), sublayers[0].exit.weight.device
     found: list[list[Tensor]] = [[] for _ in sublayers]
     with differentiable_activations(model):
         for n, batch in enumerate(batches):
             batch = batch.to(device)
 
-            def loss(logits: Tensor, labels: Tensor = batch.labels) -> Tensor:
-                return functional.cross_entropy(logits, labels, reduction="sum")
+            def loss(predictions: Tensor, batch: Batch = batch) -> Tensor:
+                return likelihood.loss(predictions, batch.labels, batch.attention_mask, "sum")
 
             x, mask = embed(model, batch.inputs), attention_mask(batch.attention_mask)
             _, gradients = mask_gradients(model, sublayers, x, mask, loss)

@@ -14,7 +14,7 @@ from pgb_core.answers import Answers
 from pgb_core.figures.network import Sublayer
 from pgb_core.figures.pooling import pool
 from pgb_core.figures.style import GRID, SIGNED, frame
-from pgb_core.significance import Difference
+from pgb_core.significance import Difference, MeanDifference
 
 FIRST, SECOND = "#2f7ab5", "#d9662b"
 """Colors of the two models: told apart with every common color blindness, on light and dark ground."""
@@ -34,6 +34,21 @@ def explain_difference(difference: Difference, first: str, second: str, samples:
         return f"**No difference that chance would not explain**: {points}. {counts}."
     better, worse = (first, second) if difference.value > 0 else (second, first)
     return f"**{better[0].upper()}{better[1:]} is better than {worse}**: {points}. {counts}."
+
+
+def explain_means(difference: MeanDifference, first: str, second: str, samples: int, unit: str) -> str:
+    """The same of points that are not just right or wrong; `unit` says what they are."""
+    if not difference.better + difference.worse:
+        return f"**No difference**: {first} and {second} have the same {unit} on every one of the {samples} examples."
+    value = f"{difference.value:+.4f} in the mean of {unit} (standard error {difference.error:.4f})"
+    counts = (
+        f"{first} is better on {difference.better} of {samples} examples, {second} on {difference.worse}; paired "
+        f"z-test p = {difference.p_value:.2g}"
+    )
+    if difference.p_value >= SIGNIFICANT:
+        return f"**No difference that chance would not explain**: {value}. {counts}."
+    better, worse = (first, second) if difference.value > 0 else (second, first)
+    return f"**{better[0].upper()}{better[1:]} is better than {worse}**: {value}. {counts}."
 
 
 def discordant(first: Answers, second: Answers, stages: tuple[str, str], right: int) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pgb_core.figures.style import DENSE, OUTLINE, frame
+from pgb_core.metrics import phrase
 
 SET_ASIDE = "#2f7ab5"
 
@@ -31,7 +32,7 @@ def explain_recovery(recovery: Mapping[str, Any], epochs: int) -> str:
         text += f"Stopped after {epochs_text(last['epoch'])} of {epochs}, when nothing had become better for a while. "
     return text + (
         f"{recovery['set_aside']:,} training examples were set aside to choose the state: kept was the one after "
-        f"{epochs_text(kept['epoch'])}, {recovery['metric']} {100 * kept['dev_score']:.1f}% on them."
+        f"{epochs_text(kept['epoch'])}, {phrase(recovery['metric'])} {100 * kept['dev_score']:.1f}% on them."
     )
 
 
@@ -55,7 +56,7 @@ def recovery_chart(recovery: Mapping[str, Any]) -> go.Figure:
 
     if scored:
         scores = [100 * look["dev_score"] for look in history]
-        line(f"{recovery['metric']}, set aside", scores, SET_ASIDE, 1, "%{y:.2f}%")
+        line(f"{phrase(recovery['metric'])}, set aside", scores, SET_ASIDE, 1, "%{y:.2f}%")
         ring = {"symbol": "circle-open", "size": 18, "color": OUTLINE, "line": {"width": 3}}
         figure.add_trace(
             go.Scatter(x=[epochs[kept]], y=[scores[kept]], mode="markers", name="kept", marker=ring, hoverinfo="skip"),
@@ -69,5 +70,5 @@ def recovery_chart(recovery: Mapping[str, Any]) -> go.Figure:
     figure.update_xaxes(title="epochs", row=1 + scored, col=1)
     figure.update_yaxes(rangemode="tozero", row=1 + scored, col=1)
     if scored:
-        figure.update_yaxes(title=f"{recovery['metric']}, %", row=1, col=1)
+        figure.update_yaxes(title=f"{phrase(recovery['metric'])}, %", row=1, col=1)
     return figure

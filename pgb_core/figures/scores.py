@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from pgb_core.figures.style import DENSE, frame
+from pgb_core.metrics import phrase
 
 STEPS = {
     "dense": "Dense",
@@ -56,7 +57,7 @@ def score_chart(score: Mapping[str, Any]) -> go.Figure:
         )
     )
     figure.add_vline(x=values[0], line={"color": DENSE, "width": 1, "dash": "dash"})
-    frame(figure, height=90 + 58 * len(steps), x=f"{score['metric']}, %", y="")
+    frame(figure, height=90 + 58 * len(steps), x=f"{phrase(score['metric'])}, %", y="")
     low, high = min(v - e for v, e in zip(values, errors, strict=True)), max(map(sum, zip(values, errors, strict=True)))
     room = max(0.08 * (high - low), 0.5)
     figure.update_xaxes(range=[low - room, high + room])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from pgb_core.architectures import classify
+from pgb_core.architectures import predict
 from pgb_core.baselines import kprune as module
 from pgb_core.baselines.kprune import kprune, least_squares, measure, predictive_knowledge, soft_prediction, tune
 from pgb_core.baselines.units import layout_of
@@ -22,7 +22,7 @@ from tests.network import Network
 def test_predictions_are_softened(network: Network) -> None:
     state, batch = first_states(network.model, network.batches)[2], network.batches[2]
     with torch.no_grad():
-        expected = (network.model(**batch.inputs).logits / 2).softmax(dim=1)
+        expected = network.model(**batch.inputs).logits / 2
     assert torch.allclose(soft_prediction(network.model, network.sublayers, state), expected, atol=1e-6)
 
 
@@ -44,8 +44,9 @@ def test_knowledge_equals_autograd_on_mask_variables(network: Network) -> None:
                 for j in range(sub.shape.inner):  # the output that row j alone gives
                     outputs[i][j] += (z[state.real][:, j, None] * sub.exit.weight[:, j]).detach().square().sum()
                 x = sub.norm(x + sub.exit(z))
-            log_q = functional.log_softmax(classify(network.model, x) / 2, dim=1)
-            losses.append((prediction * (prediction.log() - log_q)).sum() * 4)
+            log_q = functional.log_softmax(predict(network.model, x) / 2, dim=1)
+            log_p = functional.log_softmax(prediction, dim=1)
+            losses.append((log_p.exp() * (log_p - log_q)).sum() * 4)
         for total, gradient in zip(squares, torch.autograd.grad(sum(losses) / 32, masks), strict=True):  # type: ignore[arg-type]
             total += gradient.square() / 2
     found = measure(network.model, above, states, predictions)

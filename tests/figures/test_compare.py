@@ -6,7 +6,7 @@ import pytest
 from pgb_core import answers, store
 from pgb_core.answers import Answers, Said
 from pgb_core.figures import compare, network
-from pgb_core.significance import Difference, paired
+from pgb_core.significance import Difference, MeanDifference, paired
 from tests.sample_run import MINILM, make_sample_run
 
 
@@ -87,3 +87,19 @@ def test_a_matrix_of_which_nothing_is_kept_has_a_scale_and_facts() -> None:
     assert compare.matrix_table(gone) == {
         "weights": 0, "density": 0.0, "rows": 0, "columns": 0, "largest": 0.0, "norm": 0.0
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("difference", "verdict"),
+    [
+        (MeanDifference(0.0, 0.0, 0, 0, 1.0), "**No difference**: A and B have the same F1 on every one of the 100"),
+        (
+            MeanDifference(0.01, 0.02, 3, 2, 0.6),
+            "**No difference that chance would not explain**: +0.0100 in the mean of F1",
+        ),
+        (MeanDifference(0.1, 0.02, 12, 2, 0.01), "**A is better than B**: +0.1000 in the mean of F1 (standard error"),
+        (MeanDifference(-0.1, 0.02, 2, 12, 0.01), "**B is better than A**: -0.1000"),
+    ],
+)
+def test_a_difference_of_means_is_told_in_words(difference: MeanDifference, verdict: str) -> None:
+    assert compare.explain_means(difference, "A", "B", 100, "F1").startswith(verdict)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -19,7 +20,7 @@ from pgb_core.tasks import TASKS
 from tests.pages.visit import APP, TIMEOUT, charts, healthy, query, visit, words
 from tests.sample_run import make_sample_run, make_unfinished_run
 from tests.tiny import make_tiny_checkpoint
-from ui import labels, uploads
+from ui import labels, sources, uploads
 
 
 def status(state: store.State, **values: Any) -> store.Status:
@@ -197,17 +198,106 @@ def test_a_task_whose_labels_a_checkpoint_lacks_says_so_and_cannot_be_started() 
     [
         (("negative", "positive"), {"sst2", "csv"}),
         (("Positive", "neutral", "NEGATIVE"), {"tweets", "sst2", "csv"}),
-        (("LABEL_0", "LABEL_1", "LABEL_2"), {"tweets", "csv"}),
-        (("Entailment", "not entailment"), {"qnli", "csv"}),
-        (("LABEL_0", "LABEL_1"), {"sst2", "qnli", "csv"}),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), {"tweets", "mnli", "mnli_mismatched", "csv"}),
+        (("contradiction", "neutral", "entailment"), {"mnli", "mnli_mismatched", "csv"}),
+        (("Entailment", "not entailment"), {"qnli", "rte", "csv"}),
+        (("LABEL_0", "LABEL_1"), {"sst2", "qnli", "qqp", "mrpc", "rte", "cola", "csv"}),
         (("label_0", "label_1", "label_2", "label_3", "label_4"), {"bbc-news", "csv"}),
         (("LABEL_1", "LABEL_0"), {"csv"}),
         (("sport", "tech"), {"csv"}),
-        (None, {*TASKS}),
     ],
 )
-def test_labels_fit_a_task_by_name_or_without_names_by_count(names: tuple[str, ...] | None, fitting: set[str]) -> None:
-    assert {name for name, task in TASKS.items() if labels.fit(task, names)} == fitting
+def test_labels_fit_a_task_by_name_or_without_names_by_count(names: tuple[str, ...], fitting: set[str]) -> None:
+    assert {name for name, task in TASKS.items() if labels.fit(task, names, "classification")} == fitting
+
+
+def test_a_head_fits_its_tasks_alone() -> None:
+    def fitting(*arguments: Any) -> set[str]:
+        return {name for name, task in TASKS.items() if labels.fit(task, *arguments)}
+
+    assert fitting(("LABEL_0",)) == fitting(("LABEL_0",), "regression") == {"stsb", "csv"}
+    assert fitting(("LABEL_0", "LABEL_1"), "question_answering") == {"squad", "squad_v2"}
+    assert fitting(None) == {*TASKS}
+    assert {"sst2", "squad"} < fitting(("LABEL_0", "LABEL_1"))  # while the head is not known
+
+
+def upload(rows: dict[str, list[Any]], own: tuple[str, ...] = ("negative", "positive")) -> AppTest:
+    """The page with a checkpoint of these labels and a CSV of these columns."""
+    make_tiny_checkpoint(get_settings().models_dir / "tiny", labels=own, train=False)
+    app = visit("prune")
+    app.selectbox(key="checkpoint").set_value("tiny").run()
+    task_box(app).set_value("csv").run()
+    content = pd.DataFrame(rows).to_csv(index=False).encode()
+    app.file_uploader(key="train_file").upload("mine.csv", content, "text/csv").run()
+    return healthy(app)
+
+
+def box(app: AppTest, label: str) -> Any:
+    return next(box for box in app.selectbox if box.label == label)
+
+
+def may_start(app: AppTest) -> bool:
+    return not next(button for button in app.button if button.label == "Prune").disabled
+
+
+def test_a_file_with_the_usual_names_needs_no_answer(submitted: list[PruneSpec]) -> None:
+    app = upload({"text": ["good day", "bad day"] * 5, "label": ["Positive", "negative"] * 5})
+    assert [box(app, f"{role} column").value for role in ("Text", "Second text", "Label")] == ["text", "", "label"]
+    assert "10 rows, 2 labels; all of them are names of the checkpoint's labels." in words(app)
+    press(app, "Prune")
+    (spec,) = submitted
+    assert (spec.text_column, spec.pair_column, spec.label_column, spec.label_map) == (None, None, None, ())
+
+
+def test_columns_and_labels_are_mapped_in_the_form(submitted: list[PruneSpec]) -> None:
+    rows = {"stars": ["1", "5", "none"] * 4, "review": ["quite a long text"] * 12, "shop": ["x", "y"] * 6}
+    app = upload({**rows, "text_pair": ["more"] * 12})
+    assert not may_start(app)
+    box(app, "Label column").set_value("stars").run()
+    box(app, "Second text column").set_value("shop").run()
+    assert "Which of the checkpoint's labels are these?" in words(healthy(app))
+    chosen = {"“1” (4 rows)": "negative", "“5” (4 rows)": "positive", "“none” (4 rows)": "negative"}
+    for label, name in chosen.items():
+        assert not may_start(app)
+        box(app, label).set_value(name).run()
+    assert may_start(healthy(app))
+    press(app, "Prune")
+    (spec,) = submitted
+    assert (spec.text_column, spec.pair_column, spec.label_column) == ("review", "shop", "stars")
+    assert set(spec.label_map) == {"1=negative", "5=positive", "none=negative"}
+    assert spec.columns.renamed["5"] == "positive"
+
+
+def test_numbers_are_taken_as_the_checkpoints_and_that_is_said() -> None:
+    app = upload({"text": ["good day", "bad day"] * 5, "label": [1, 0] * 5})
+    assert "taken as the numbers of the checkpoint's labels: 0 is negative, 1 is positive." in words(app)
+    assert may_start(app)
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ({"text": [f"text {n}" for n in range(120)], "label": [f"value {n}" for n in range(120)]}, "different values"),
+        ({"text": [f"text {n}" for n in range(60)], "label": [f"value {n}" for n in range(60)]}, "is this the label"),
+        ({"only": ["a", "b"]}, "must be different columns"),
+        ({"text": ["a", "b"], "label": ["positive", ""]}, "Some rows have no label"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_told_before_a_run(rows: dict[str, list[Any]], line: str) -> None:
+    app = upload(rows)
+    assert any(line in warning.value for warning in app.warning)
+    assert not may_start(app)
+
+
+def test_a_file_that_cannot_be_read_is_told_without_its_place() -> None:
+    make_tiny_checkpoint(get_settings().models_dir / "tiny", train=False)
+    app = visit("prune")
+    app.selectbox(key="checkpoint").set_value("tiny").run()
+    task_box(app).set_value("csv").run()
+    app.file_uploader(key="train_file").upload("mine.csv", b"\xff\xfe", "text/csv").run()
+    (error,) = healthy(app).error
+    assert error.value == "This file cannot be used: the file is not UTF-8 text; save it as UTF-8."
+    assert not may_start(app)
 
 
 def test_an_upload_is_kept_under_a_name_of_the_server(submitted: list[PruneSpec]) -> None:
@@ -253,7 +343,8 @@ def test_an_upload_stays_while_a_run_waits_for_it() -> None:
 
 def test_a_hub_id_must_look_like_one(submitted: list[PruneSpec]) -> None:
     app = visit("prune")
-    app.selectbox(key="checkpoint").set_value(app.selectbox(key="checkpoint").options[-1]).run()
+    app.selectbox(key="checkpoint").set_value(sources.HUB).run()
+    app.selectbox(key="hub_known").set_value(sources.OTHER).run()
     app.text_input(key="hub_id").set_value("../etc/passwd").run()
     assert "owner/name" in healthy(app).warning[0].value
     assert next(button for button in app.button if button.label == "Prune").disabled
@@ -318,6 +409,20 @@ def test_a_run_whose_process_died_is_told_as_failed() -> None:
     dead = store.Status("running", created=1.0, pid=2**22 + 1, pid_created=1.0)
     run = make_unfinished_run(get_settings().runs_dir, dead)
     assert "failed" in visit("prune", run=run.name).error[0].value
+
+
+def test_a_result_shows_further_metrics_and_what_is_to_be_said_of_the_labels() -> None:
+    run = make_sample_run(get_settings().runs_dir)
+    result = store.read_json(run / "result.json")
+    result["score"]["metric"] = "f1"
+    errors = dict.fromkeys(("dense", "compensated"), 0.01)
+    result["score"]["secondary"] = {"exact_match": {"dense": 0.8, "compensated": 0.75, "standard_error": errors}}
+    result["note"] = "the labels have no names"
+    store.write_json(run / "result.json", result)
+    app = visit("prune", run=run.name)
+    assert "F1" in [metric.label for metric in app.metric]
+    assert "Exact match: dense 80.0% ± 1.0%, after the refit 75.0% ± 1.0%." in words(app)
+    assert "The labels have no names." in [info.value for info in app.info]
 
 
 @pytest.mark.parametrize(("recovered", "latency"), [(True, True), (False, False)])

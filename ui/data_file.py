@@ -1,0 +1,138 @@
+"""What the columns of an uploaded file hold, and which of the checkpoint's labels its values stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from pgb_core import data_files
+from pgb_core.data_files import LABEL, PAIR, TEXT, Preview
+from pgb_core.errors import PGBError
+from pgb_core.label_order import ids_by_name
+from ui import units, words
+
+NONE = ""
+MOST_MAPPED = 20
+"""Values that a visitor may map one by one."""
+_KEEP: dict[str, Any] = {"persist_state": "session"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Fields of a spec about the columns, and whether all is said that a run has to know."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    complete: bool = True
+
+
+def choose(path: str, key: str, label_names: Sequence[str] | None, *, regression: bool = False) -> Choice:
+    """Ask which columns of the training file at `path` hold what, and what its labels stand for.
+
+    Args:
+        key: of this upload: another file has other columns.
+        label_names: the checkpoint's labels by id; None where they are not known yet.
+        regression: whether its labels are numbers.
+    """
+    try:
+        found = _preview(path)
+    except PGBError as error:
+        st.error(f"This file cannot be used: {str(error).replace(Path(path).name, 'the file')}")
+        return Choice(complete=False)
+    text, pair, label = _columns(found, key)
+    if len({name for name in (text, pair, label) if name}) < 2 + bool(pair):
+        st.warning("Text, second text and label must be different columns.")
+        return Choice(complete=False)
+    fields: dict[str, Any] = {
+        "text_column": None if text == TEXT else text,
+        "pair_column": None if pair == (PAIR if PAIR in found.columns else NONE) else pair,
+        "label_column": None if label == LABEL else label,
+    }
+    if regression:
+        st.caption(f"{units.several(found.rows, 'row')}. The labels are read as numbers: this checkpoint gives values.")
+        return Choice(fields)
+    mapping = _labels(found, label, key, label_names)
+    return Choice({**fields, "label_map": tuple(mapping or ())}, mapping is not None)
+
+
+@st.cache_data(max_entries=16, ttl=3600, show_spinner="Reading the file …")
+def _preview(path: str) -> Preview:
+    """Of an upload, whose name is random and whose content never changes."""
+    return data_files.preview(Path(path))
+
+
+def _columns(found: Preview, key: str) -> tuple[str, str, str]:
+    guess = found.guess().names
+    columns = list(found.columns)
+    chosen = []
+    roles = (("Text column", columns), ("Second text column", [NONE, *columns]), ("Label column", columns))
+    for place, (title, options), name in zip(st.columns(3), roles, guess, strict=True):
+        with place:
+            chosen.append(
+                st.selectbox(
+                    title,
+                    options,
+                    options.index(name) if name in options else 0,
+                    format_func=lambda column: column or "None",
+                    key=f"{title}_{key}",
+                    help=words.COLUMNS,
+                    **_KEEP,
+                )
+            )
+    text, pair, label = chosen
+    return text, pair, label
+
+
+def _labels(found: Preview, column: str, key: str, names: Sequence[str] | None) -> list[str] | None:
+    """`VALUE=LABEL` for values that are not names of the checkpoint's labels; None while one is left open."""
+    if column not in found.values:
+        st.warning(f"“{column}” has more than {data_files.MOST_VALUES} different values, which is much for a label.")
+        return None
+    counts = dict(found.values[column])
+    summary = f"{units.several(found.rows, 'row')}, {units.several(len(counts), 'label')}"
+    if names is None:
+        st.caption(f"{summary}. The run compares them with the checkpoint's, by name.")
+        return []
+    id2label = dict(enumerate(names))
+    known = ids_by_name(id2label, counts)
+    if len(known) == len(counts):
+        st.caption(f"{summary}; all of them are names of the checkpoint's labels.")
+        return []
+    if all(value in map(str, id2label) for value in counts):
+        meanings = ", ".join(f"{value} is {id2label[int(value)]}" for value in sorted(counts, key=int))
+        st.caption(f"{summary}, taken as the numbers of the checkpoint's labels: {meanings}.")
+        return []
+    return _mapping({value: count for value, count in counts.items() if value not in known}, key + column, names)
+
+
+def _mapping(unknown: dict[str, int], key: str, names: Sequence[str]) -> list[str] | None:
+    if len(unknown) > MOST_MAPPED:
+        st.warning(
+            f"{len(unknown)} values are none of the checkpoint's labels ({_first(names)}): is this the label column?"
+        )
+        return None
+    st.markdown("**Which of the checkpoint's labels are these?**", help=words.LABEL_MAP)
+    entries, columns = [], st.columns(2)
+    for n, (value, count) in enumerate(unknown.items()):
+        with columns[n % 2]:
+            chosen = st.selectbox(
+                f"“{value}” ({units.several(count, 'row')})" if value else f"No label ({units.several(count, 'row')})",
+                list(dict.fromkeys(names)),
+                None,
+                placeholder="Choose a label",
+                key=f"map_{value}_{key}",
+                disabled=not value,
+                **_KEEP,
+            )
+        if chosen is not None:
+            entries.append(f"{value}={chosen}")
+    if "" in unknown:
+        st.warning("Some rows have no label: fill them in, or remove the rows.")
+    return entries if len(entries) == len(unknown) else None
+
+
+def _first(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
