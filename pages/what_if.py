@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 
 from pgb_core import experience, jobs, replan, scored, store
@@ -71,11 +69,11 @@ def choose() -> tuple[Record | None, str]:
 
 def offer_latency(record: Record) -> None:
     """Without a latency table of this server: how to get one."""
-    spec = {name: record.spec[name] for name in jobs.SCORE_FIELDS if name in record.spec}
+    spec = {"device": "auto", **records.spec_of(record)}
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption("The latency of this shape has not been measured on this server yet.")
         if st.button("Measure latency", icon=":material/timer:", help=words.PREDICTED_LATENCY):
-            scoring.start({**spec, "device": spec.get("device") or "auto"})
+            scoring.start(spec)
 
 
 @st.fragment
@@ -108,7 +106,6 @@ def explore(place: str, latency: LatencyTable | None, learned: Experience | None
 def real_run(record: Record, place: str, wish: Wish, totals: replan.Totals, latency: LatencyTable | None) -> None:
     """The button that makes a run of the plan, and in what that may differ."""
     st.subheader("Make it real", anchor=False)
-    spec = record.spec
     budget, sparsity = (wish.goal, wish.target) if wish.goal != replan.LATENCY else ("weights", totals.sparsity)
     notes = [
         "A run scores and prices anew, checks with the model what several dropped sublayers do together, and measures."
@@ -119,15 +116,13 @@ def real_run(record: Record, place: str, wish: Wish, totals: replan.Totals, late
             "at that share may be another than this plan's" + _of_the_run(record, place, wish, sparsity, latency)
         )
     st.caption(" ".join(notes))
-    gone = [name for name in ("train_file", "eval_file") if spec.get(name) and not Path(spec[name]).is_file()]
-    if gone:
-        st.caption("The file that this was scored on is no longer on the server: upload it on the Prune page.")
-    if st.button("Prune like this", type="primary", icon=":material/content_cut:", disabled=bool(gone)):
+    if removed := records.uploads_removed(record):
+        st.caption("The files that this was scored on are no longer on the server: upload them on the Prune page.")
+    if st.button("Prune like this", type="primary", icon=":material/content_cut:", disabled=removed):
         constraints = wish.constraints
-        values = {name: spec[name] for name in jobs.SCORE_FIELDS if spec.get(name) is not None}
         start(
             {
-                **values,
+                **records.spec_of(record),
                 "method": wish.method,
                 "sparsity": sparsity,
                 "budget": budget,

@@ -333,7 +333,7 @@ def predict(model: nn.Module, hidden: Tensor) -> Tensor:
     return family_of(model.config).classify(model, hidden)
 
 
-def predictions(outputs: Any) -> Tensor:
+def predictions_of(outputs: Any) -> Tensor:
     """What a forward pass gave, in the shape that `predict` gives it."""
     if hasattr(outputs, "start_logits"):
         return torch.stack([outputs.start_logits, outputs.end_logits], dim=-1)

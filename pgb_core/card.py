@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pgb_core import bounded_json
 from pgb_core.checkpoints import Checkpoint
 from pgb_core.demo import BASE_LICENSE, BASE_MODEL
 from pgb_core.finetune_spec import FinetuneSpec
-from pgb_core.hub import PREFIX, RECORD
+from pgb_core.hub import PREFIX, read_record
 
 FILE = "README.md"
 _LIMIT = 2**16
@@ -39,7 +38,7 @@ class Origin:
 
 def read_origin(folder: Path) -> Origin:
     """What the files in `folder` say: the record of a download from the Hub, else the head of README.md."""
-    record = _record(folder / RECORD)
+    record = {key: _plain(value) for key, value in read_record(folder).items()}
     head = _front_matter(folder / FILE)
     source = record.get("name") or head.get("base_model")
     known = record.get("license") or head.get("license_name") or head.get("license")
@@ -66,14 +65,6 @@ def of_finetuned(spec: FinetuneSpec, facts: Mapping[str, Any], origin: Origin) -
         f"{facts['learning_rate']:g}, seed {spec.seed}. {facts['metric'].replace('_', ' ').capitalize()} "
         f"{facts['score']:.4f} ± {facts['standard_error']:.4f} on {facts['samples']} held-out examples.\n"
     )
-
-
-def _record(file: Path) -> dict[str, str]:
-    try:
-        values = bounded_json.read_object(file, _LIMIT)
-    except (OSError, ValueError):
-        return {}
-    return {key: _plain(value) for key, value in values.items() if isinstance(value, str)}
 
 
 def _front_matter(file: Path) -> dict[str, str]:

@@ -58,6 +58,8 @@ class Checkpoint:
     """Commit on the Hub; None for what does not come from there."""
     fingerprint: str
     """SHA-256 of model.safetensors, in hexadecimal; see `headers.fingerprint` for weights in several files."""
+    note: str | None = None
+    """What has to be said of what it is, if anything; see `hub.note`."""
 
 
 def resolve(name: str, task: str, step: Step = silent) -> Checkpoint:
@@ -85,9 +87,9 @@ def resolve(name: str, task: str, step: Step = silent) -> Checkpoint:
             f"no checkpoint {name!r}; give 'demo', a folder with config.json and model.safetensors, "
             "or a Hub id owner/name."
         )
-    if admit(path).pruned:
-        source = "pruned"
-    return Checkpoint(name, path, source, revision, fingerprint(path))
+    info = admit(path)
+    note = hub.note(path, info) if source == "hub" else None
+    return Checkpoint(name, path, "pruned" if info.pruned else source, revision, fingerprint(path), note)
 
 
 def is_name(text: str) -> bool:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pgb_core import checkpoints, judging, tasks
-from pgb_core.architectures import attention_sizes, encoder_of, head_of
+from pgb_core.architectures import attention_sizes, encoder_of, head_of, predictions_of
 from pgb_core.batching import Example, batches
 from pgb_core.data_files import Columns
 from pgb_core.errors import SpecError
-from pgb_core.likelihood import likelihood_of, predictions_of
+from pgb_core.likelihood import likelihood_of
 from pgb_core.pgb_blocks import GroupedLinear
 from pgb_core.progress import Step, silent
 from pgb_core.saving import load_pruned
@@ -118,7 +118,7 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Score of a dense or pruned checkpoint on the evaluation split of `task`, as `evaluate --json` prints it.
 
-    Where the task has further metrics they are in `secondary`; `note` is what has to be said about the labels, if any.
+    Where the task has further metrics they are in `secondary`; `note` says what is special about checkpoint or labels.
 
     Raises:
         PGBError: an argument is out of range, or the checkpoint or the data cannot be used.
@@ -153,6 +153,7 @@ def evaluate_checkpoint(
     (score, error), *others = scores.values()
     named = zip(data.task.secondary, others, strict=True)
     secondary = {name: {"score": score, "standard_error": error} for name, (score, error) in named}
+    note = "; ".join(note for note in (found.note, data.note) if note)
     return {
         "metric": data.task.metric,
         "score": score,
@@ -161,7 +162,7 @@ def evaluate_checkpoint(
         "task": task,
         "checkpoint": checkpoint,
         **({"secondary": secondary} if secondary else {}),
-        **({"note": data.note} if data.note else {}),
+        **({"note": note} if note else {}),
     }
 
 

@@ -12,6 +12,13 @@ from typing import Any, Literal
 Head = Literal["classification", "regression", "question_answering"]
 Shape = tuple[int, ...]
 
+HEAD_TITLES: Mapping[Head, str] = {
+    "classification": "sequence classifier",
+    "regression": "regression of one number",
+    "question_answering": "question answering model",
+}
+"""What a checkpoint with each kind of head is."""
+
 PRUNED_PREFIX = "pgb_"
 """Of `model_type` in a pruned config.json: transformers then refuses the folder instead of re-initializing tensors."""
 _ENDING: Mapping[str, str] = {

@@ -18,10 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pgb_core import curated
+from pgb_core import bounded_json, curated
 from pgb_core.cache import locked, scratch
 from pgb_core.errors import CheckpointError
-from pgb_core.inspection import INDEX, PRUNED_MANIFEST, SHARD, TOKENIZER_FILES, WEIGHTS, refuse_missing
+from pgb_core.inspection import (
+    INDEX,
+    PRUNED_MANIFEST,
+    SHARD,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    CheckpointInfo,
+    describe,
+    refuse_missing,
+)
+from pgb_core.label_order import nameless
 from pgb_core.progress import Step, silent
 from pgb_core.settings import get_settings
 
@@ -33,7 +43,8 @@ HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0
 PREFIX = "hub:"
 """Before an id, it says that the Hub is meant, not a folder of that name."""
 RECORD = "hub.json"
-"""In the folder of a revision: name, revision and licence of the model."""
+"""In the folder of a revision: name, revision and licence of the model, and who named its labels."""
+OWNER, LIST = "its owner", "the list of well-known models"
 _DEADLINE = 3.0
 """Seconds that the Hub has to answer, all in all, before it counts as out of reach."""
 _SMALL = 2**23
@@ -132,6 +143,27 @@ def cached(name: str) -> Path | None:
         return home / revision if (home / revision).is_dir() else None
     revisions = [folder for folder in home.glob("*") if re.fullmatch(r"[0-9a-f]{40}", folder.name)]
     return max(revisions, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+def read_record(folder: Path) -> dict[str, str]:
+    """What `fetch` recorded of the model in `folder`; nothing of what is from elsewhere."""
+    try:
+        values = bounded_json.read_object(folder / RECORD, _SMALL)
+    except (OSError, ValueError):
+        return {}
+    return {key: value for key, value in values.items() if isinstance(value, str)}
+
+
+def note(folder: Path, info: CheckpointInfo) -> str | None:
+    """What has to be said where the list of well-known models is not what the files in `folder` say, in one line."""
+    record = read_record(folder)
+    entry = curated.find(record.get("name", ""))
+    if entry is None:
+        return None
+    if record.get("labels") == LIST:
+        order = ", ".join(f"{index} is {label}" for index, label in enumerate(info.labels))
+        return f"the files of {entry.name} only number its labels; {LIST} names them: {order}"
+    return curated.difference(entry, info)
 
 
 def split(name: str) -> tuple[str, str | None]:
@@ -269,24 +301,25 @@ def _download(found: HubModel, folder: Path, step: Step) -> None:
             raise CheckpointError(f"downloading {found.name} from the Hub failed ({reason}); try again.") from error
         shutil.rmtree(target / ".cache", ignore_errors=True)
         record = {"name": found.name, "revision": found.revision, "license": found.license}
-        record["labels"] = _name_labels(target / "config.json", found.name)
+        record["labels"] = _name_labels(target, found.name)
         (target / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         folder.parent.mkdir(exist_ok=True)
         os.replace(target, folder)
 
 
-def _name_labels(config: Path, name: str) -> str:
-    """Name the labels of a well-known checkpoint whose config has numbers only; returns who named them."""
+def _name_labels(folder: Path, name: str) -> str:
+    """Name the labels of a well-known model whose config has numbers only; returns who named them."""
     known = curated.find(name)
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-        found = values.get("id2label")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return "its owner"  # inspecting it will say what is wrong
-    numbered = {str(index): f"LABEL_{index}" for index in range(len(known.labels))} if known else {}
-    if known is None or len(known.labels) < 2 or found not in (None, numbered):
-        return "its owner"
+        info = describe(folder)
+    except CheckpointError:
+        return OWNER  # inspecting it will say what is wrong
+    numbered = nameless(dict(enumerate(info.labels))) and info.head_trained
+    if known is None or not known.labels or not numbered or curated.difference(known, info):
+        return OWNER
+    config = folder / "config.json"
     names = dict(enumerate(known.labels))
+    values = bounded_json.read_object(config, _SMALL)
     values |= {"id2label": names, "label2id": {label: index for index, label in names.items()}}
     config.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    return "the list of well-known checkpoints"
+    return LIST

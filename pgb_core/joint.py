@@ -17,7 +17,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from pgb_core.architectures import Sublayer
+from pgb_core.architectures import Sublayer, predictions_of
 from pgb_core.batching import Batch
 from pgb_core.budget import Choice
 from pgb_core.compensation import compensate
@@ -26,7 +26,7 @@ from pgb_core.errors import SpecError
 from pgb_core.grouped import install
 from pgb_core.importance import TokenWeights
 from pgb_core.layout import dropped_layout, untouched_layout
-from pgb_core.likelihood import likelihood_of, predictions_of
+from pgb_core.likelihood import likelihood_of
 from pgb_core.options import Option
 
 Together = Callable[[frozenset[int]], float]

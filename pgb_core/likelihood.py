@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -181,14 +181,6 @@ _KINDS: dict[Head, Likelihood] = {
 def likelihood_of(model: nn.Module) -> Likelihood:
     """That of the model's head."""
     return _KINDS[head_of(model)]
-
-
-def predictions_of(output: Any) -> Tensor:
-    """The predictions in what a model's forward pass returns: (B, labels), (B, 1) or (B, L, 2)."""
-    logits: Tensor = (
-        torch.stack([output.start_logits, output.end_logits], dim=-1) if "start_logits" in output else output.logits
-    )
-    return logits
 
 
 def random_signs(model: nn.Module, batches: Sequence[Batch], samples: int, seed: int, draws: int = 1) -> Tensor:

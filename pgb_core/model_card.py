@@ -14,7 +14,7 @@ from typing import Any
 
 from pgb_core import console
 from pgb_core.demo import BASE_LICENSE, BASE_MODEL
-from pgb_core.families import FAMILIES, Head, auto_map, class_name, portable_files
+from pgb_core.families import FAMILIES, HEAD_TITLES, Head, auto_map, class_name, portable_files
 from pgb_core.hub import PREFIX
 from pgb_core.inspection import CheckpointInfo
 from pgb_core.spec import METHODS
@@ -65,11 +65,6 @@ _PIPELINES: Mapping[Head, str] = {
     "classification": "text-classification",
     "regression": "text-classification",
     "question_answering": "question-answering",
-}
-_MODELS: Mapping[Head, str] = {
-    "classification": "classifier",
-    "regression": "regression",
-    "question_answering": "question answering model",
 }
 
 
@@ -122,7 +117,7 @@ def _base(spec: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
 
 
 def _summary(facts: Facts) -> str:
-    title, what = FAMILIES[facts.info.family].title, _MODELS[facts.info.head]
+    title, what = FAMILIES[facts.info.family].title, HEAD_TITLES[facts.info.head]
     size = (
         f"{facts.info.layers} layers, hidden size {facts.info.hidden}, {facts.info.parameters / 1e6:.1f} M parameters"
     )

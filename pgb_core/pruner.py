@@ -169,7 +169,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
             "pruned": (folder / "model" / "model.safetensors").stat().st_size,
         },
         "score": measured,
-        **({"note": loaded.data.note} if loaded.data.note else {}),
+        **({"note": loaded.note} if loaded.note else {}),
         "latency": latencies[0] if latencies else None,
         "latencies": latencies,
         "seconds": {**dict.fromkeys(("grouping", "budget", "recovery"), 0.0), **clock.total()},

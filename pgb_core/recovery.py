@@ -17,9 +17,10 @@ import torch
 from torch import nn
 
 from pgb_core import evaluation
+from pgb_core.architectures import predictions_of
 from pgb_core.batching import Example, batches, labels_of, stratified_positions
 from pgb_core.errors import PGBError
-from pgb_core.likelihood import likelihood_of, predictions_of
+from pgb_core.likelihood import likelihood_of
 from pgb_core.progress import Step, silent
 
 WARM_UP = 0.1

@@ -61,6 +61,11 @@ class Loaded:
     device: torch.device
     max_length: int
 
+    @property
+    def note(self) -> str | None:
+        """What has to be said of checkpoint and labels, if anything."""
+        return "; ".join(note for note in (self.checkpoint.note, self.data.note) if note) or None
+
 
 def load(spec: PruneSpec, step: Step) -> Loaded:
     """The checkpoint on its device, and the task's data.
@@ -83,10 +88,11 @@ def load(spec: PruneSpec, step: Step) -> Loaded:
         columns=spec.columns,
         seed=spec.seed,
     )
-    if data.note:
-        log.warning("%s", data.note)
     length = spec.max_length or min(data.task.max_length, tokenizer.model_max_length)
-    return Loaded(checkpoint, model, tokenizer, data, device, length)
+    loaded = Loaded(checkpoint, model, tokenizer, data, device, length)
+    if loaded.note:
+        log.warning("%s", loaded.note)
+    return loaded
 
 
 def calibration_of(spec: PruneSpec, loaded: Loaded) -> list[Example]:

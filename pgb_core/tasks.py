@@ -14,7 +14,7 @@ from pgb_core import data_files, demo, hub_data
 from pgb_core.corpora import CORPORA
 from pgb_core.data_files import LABEL, PAIR, TEXT, Columns
 from pgb_core.errors import TaskError
-from pgb_core.families import Head
+from pgb_core.families import HEAD_TITLES, Head
 from pgb_core.hub_data import Source
 from pgb_core.label_order import ids_of_task, order_note
 from pgb_core.splitting import hold_out, split_in_three
@@ -22,12 +22,6 @@ from pgb_core.splitting import hold_out, split_in_three
 if TYPE_CHECKING:
     from datasets import Dataset
 
-HEAD_TITLES: dict[Head, str] = {
-    "classification": "a sequence classifier",
-    "regression": "a regression, with one output",
-    "question_answering": "a question answering model",
-}
-"""What a checkpoint with each kind of head is."""
 LEAST_TRAINING_ROWS = 8
 """Calibration sets some of them apart to price the options on, and both parts need more than a few."""
 SPLIT_SEED = 0
@@ -295,7 +289,7 @@ def task_for(name: str, head: Head | None = None) -> Task:
     if head not in (None, task.head):
         fitting = [other.name for other in TASKS.values() if other.head == head]
         raise TaskError(
-            f"task {name} is for {HEAD_TITLES[task.head]}, but this checkpoint is {HEAD_TITLES[head]}; choose "
+            f"task {name} is for a {HEAD_TITLES[task.head]}, but this checkpoint is a {HEAD_TITLES[head]}; choose "
             f"{' or '.join(['csv', *fitting] if head == 'regression' else fitting)}, or another checkpoint."
         )
     return task

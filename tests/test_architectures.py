@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pgb_core import architectures, evaluation, latency
-from pgb_core.architectures import Sublayer, attention_mask, embed, encoder_sublayers, predict, predictions
+from pgb_core.architectures import Sublayer, attention_mask, embed, encoder_sublayers, predict, predictions_of
 from pgb_core.checkpoints import describe, load_model
 from pgb_core.families import FAMILIES, Head, class_name
 from pgb_core.grouped import cut, install
@@ -102,7 +102,7 @@ def test_the_sublayers_are_the_models_forward_pass(family: str, head: Head) -> N
     model = tiny_model(family, head)
     inputs = padded_inputs(model)
     with torch.no_grad():
-        expected, found = predictions(model(**inputs)), run_sublayers(model, inputs)
+        expected, found = predictions_of(model(**inputs)), run_sublayers(model, inputs)
         shape = {"classification": (3, 2), "regression": (3, 1), "question_answering": (3, 11, 2)}[head]
         assert found.shape == expected.shape == shape
         assert torch.allclose(on_real(model, found, inputs), on_real(model, expected, inputs), atol=1e-6)
@@ -130,7 +130,7 @@ def test_encoders_of_every_depth_are_seen_whole(family: str, layers: int) -> Non
     encoder = architectures.encoder_of(model)
     assert sum(p.numel() for p in encoder.parameters() if p.dim() > 1) == sum(sub.shape.weights for sub in sublayers)
     with torch.no_grad():
-        assert torch.allclose(run_sublayers(model, inputs), predictions(model(**inputs)), atol=1e-6)
+        assert torch.allclose(run_sublayers(model, inputs), predictions_of(model(**inputs)), atol=1e-6)
 
 
 @FAMILY
@@ -159,7 +159,7 @@ def test_a_pruned_model_is_the_masked_one_in_memory_and_from_its_folder(
     masked, blocks, loaded = prune(model, kind, tmp_path)
     inputs = padded_inputs(model)
     with torch.no_grad():
-        expected, in_memory, read = (predictions(m(**inputs)) for m in (masked, blocks, loaded))
+        expected, in_memory, read = (predictions_of(m(**inputs)) for m in (masked, blocks, loaded))
     assert torch.allclose(on_real(model, in_memory, inputs), on_real(model, expected, inputs), atol=1e-5)
     assert torch.allclose(read, in_memory, atol=1e-6)  # how a memory is aligned may change the last bit
     assert type(loaded).__name__ == class_name(family, head, pruned=True)
@@ -208,7 +208,7 @@ def test_the_pruned_file_holds_each_matrix_where_it_is_said_to_be(family: str, k
 @EACH
 def test_a_pruned_model_trains(family: str, head: Head, tmp_path: Path) -> None:
     loaded = prune(tiny_model(family, head), "dropped", tmp_path)[2].train()
-    predictions(loaded(**padded_inputs(loaded))).sum().backward()
+    predictions_of(loaded(**padded_inputs(loaded))).sum().backward()
     gradients = {name: parameter.grad for name, parameter in loaded.named_parameters() if ".weights." in name}
     assert len(gradients) > 2
     assert all(grad is not None and bool(grad.any()) for grad in gradients.values())

@@ -274,14 +274,56 @@ def test_labels_of_a_well_known_checkpoint_get_their_names(fake_hub: FakeHub, mo
     monkeypatch.setattr(curated, "curated", lambda: (known,))
     folder, _ = hub.fetch("owner/name")
     assert describe(folder).labels == ("positive", "negative")
-    assert "well-known" in json.loads((folder / hub.RECORD).read_text())["labels"]
+    assert resolve("owner/name", "sst2").note == (
+        "the files of Owner/Name only number its labels; the list of well-known models names them: "
+        "0 is positive, 1 is negative"
+    )
 
 
-def test_a_well_known_checkpoint_with_names_keeps_them(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = Curated("owner/name", "bert", "sst2", ("positive", "negative"), 2)
+@pytest.mark.parametrize(
+    ("entry", "files"),
+    [
+        (
+            Curated("owner/name", "bert", "sst2", ("positive", "negative"), 2),
+            "sequence classifier with labels negative",
+        ),
+        (Curated("owner/name", "bert", "mnli", ("a", "b", "c"), 2), "sequence classifier with labels negative"),
+        (Curated("owner/name", "bert", "squad", (), 2), "sequence classifier with labels negative"),
+        (Curated("owner/name", "roberta", "sst2", ("negative", "positive"), 6), "family bert, 2 layers"),
+    ],
+)
+def test_where_a_well_known_model_is_another_its_files_count_and_a_line_says_so(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, entry: Curated, files: str
+) -> None:
+    monkeypatch.setattr(curated, "curated", lambda: (entry,))
+    found = resolve("owner/name", "sst2")
+    assert describe(found.path).labels == ("negative", "positive")
+    assert found.note is not None
+    assert found.note.startswith("owner/name is not as the list of well-known models has it, its own files count: ")
+    assert files in found.note
+    assert "\n" not in found.note
+
+
+def test_numbered_labels_of_another_model_than_the_list_knows_stay_numbered(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads(fake_hub.files["config.json"]) | {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
+    fake_hub.files["config.json"] = json.dumps(config).encode()
+    known = Curated("owner/name", "bert", "sst2", ("positive", "negative"), 12)
     monkeypatch.setattr(curated, "curated", lambda: (known,))
-    folder, _ = hub.fetch("owner/name")
-    assert describe(folder).labels == ("negative", "positive")
+    found = resolve("owner/name", "sst2")
+    assert describe(found.path).labels == ("LABEL_0", "LABEL_1")
+    assert "2 layers" in str(found.note)
+
+
+def test_a_well_known_model_that_is_as_the_list_says_needs_no_words(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Curated("owner/name", "bert", "sst2", ("negative", "positive"), 2)
+    monkeypatch.setattr(curated, "curated", lambda: (known,))
+    assert resolve("owner/name", "sst2").note is None
+    monkeypatch.setattr(curated, "curated", lambda: ())
+    assert resolve("owner/name", "sst2").note is None
 
 
 def test_a_tokenizer_that_is_too_large_is_refused_before_download(fake_hub: FakeHub) -> None:

@@ -44,13 +44,13 @@ def test_values_are_renamed_and_the_others_matched() -> None:
 @pytest.mark.parametrize(
     ("renamed", "words"),
     [
-        ({"1": "glad"}, "label '1' of f.csv is to stand for 'glad', which is none"),
-        ({"7": "negative"}, "row 1 of f.csv has the label '1', which names none"),
-        ({"1": "negative"}, "row 2 of f.csv has the label '5', which names none"),
+        ({"4": "glad"}, "label '4' of f.csv is to stand for 'glad', which is none"),
+        ({"7": "negative"}, "row 1 of f.csv has the label '4', which names none"),
+        ({"4": "negative"}, "row 2 of f.csv has the label '5', which names none"),
     ],
 )
 def test_a_map_that_does_not_fit_is_told_in_one_line(renamed: dict[str, str], words: str) -> None:
     with pytest.raises(TaskError) as caught:
-        ids_of_values("f.csv", ["1", "5"], {0: "negative", 1: "positive", 2: "neutral"}, renamed)
+        ids_of_values("f.csv", ["4", "5"], {0: "negative", 1: "positive", 2: "neutral"}, renamed)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

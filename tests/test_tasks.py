@@ -209,7 +209,7 @@ def test_a_regression_reads_numbers_and_holds_a_fifth_of_each_range_out(tmp_path
         (
             "sst2",
             "regression",
-            "but this checkpoint is a regression, with one output; choose csv or stsb",
+            "but this checkpoint is a regression of one number; choose csv or stsb",
         ),
         ("stsb", "classification", "is for a regression"),
         ("squad", "classification", "is for a question answering model, but this checkpoint is a sequence"),

@@ -9,7 +9,6 @@ import streamlit as st
 from pgb_core import demo, hub, jobs
 from pgb_core.corpora import CORPORA
 from pgb_core.errors import PGBError, SpecError
-from pgb_core.families import Head
 from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
@@ -37,7 +36,7 @@ def show() -> None:
     left, right = st.columns([5, 4], gap="medium")
     with left, st.container(border=True):
         checkpoint = sources.choose(settings)
-        label_names = names_of_labels(checkpoint, settings)
+        label_names = sources.names_of_labels(checkpoint, settings)
         task = choose_task(checkpoint, label_names)
         files = choose_files(task, settings)
         columns = choose_columns(files[0], checkpoint, settings)
@@ -80,36 +79,18 @@ def _pruning(
             persist_state="session",
             help=words.SPARSITY,
         )
-    fits = labels.fit(TASKS[task], label_names, head_of(checkpoint, settings))
+    fits = labels.fit(TASKS[task], label_names, sources.head_of(checkpoint, settings))
     ready = checkpoint is not None and complete and columns.complete and fits
     if st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
         values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device}
         _start({**values, "method": method, **advanced, **columns.fields}, files)
 
 
-def names_of_labels(checkpoint: str | None, settings: Settings) -> tuple[str, ...] | None:
-    """Labels of a checkpoint; None of one that is not here yet, or whose head has yet to be trained."""
-    info = sources.described(checkpoint, settings)
-    if info is not None:
-        return info.labels if info.head_trained else None
-    known = sources.known(checkpoint)
-    return (known.labels or None) if known else None
-
-
-def head_of(checkpoint: str | None, settings: Settings) -> Head | None:
-    """The kind of its head, as far as it is known."""
-    info = sources.described(checkpoint, settings)
-    if info is not None:
-        return info.head if info.head_trained else None
-    known = sources.known(checkpoint)
-    return TASKS[known.task].head if known else None
-
-
 def choose_task(checkpoint: str | None, label_names: tuple[str, ...] | None) -> str:
     """The chosen task; those that the checkpoint has the labels for come first, then one's own file."""
     # a demo is fine-tuned for each task that comes with its text; other checkpoints bring their own labels
     names = [name for name, task in TASKS.items() if checkpoint != "demo" or task.offline]
-    head = head_of(checkpoint, get_settings())
+    head = sources.head_of(checkpoint, get_settings())
     known = sources.known(checkpoint)
     names.sort(
         key=lambda name: (
@@ -162,8 +143,10 @@ def choose_columns(file: Any, checkpoint: str | None, settings: Settings) -> dat
     """What the columns of a training upload hold."""
     if file is None:
         return data_file.Choice()
-    names = CORPORA[demo.task_for("csv")].labels if checkpoint == "demo" else names_of_labels(checkpoint, settings)
-    regression = head_of(checkpoint, settings) == "regression"
+    names = (
+        CORPORA[demo.task_for("csv")].labels if checkpoint == "demo" else sources.names_of_labels(checkpoint, settings)
+    )
+    regression = sources.head_of(checkpoint, settings) == "regression"
     return data_file.choose(uploads.stored(file), file.file_id, names, regression=regression)
 
 

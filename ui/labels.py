@@ -13,13 +13,11 @@ def fit(task: Task, labels: Sequence[str] | None, head: Head | None = None) -> b
 
     Spelling counts for less here than in the run, so that nothing is refused that it would accept.
     """
-    if labels is None:
-        return True
-    head = head or ("regression" if len(labels) == 1 else None)
-    if task.labels is None:
-        return head in ((None, "classification", "regression") if task.name == "csv" else (None, task.head))
-    if head not in (None, task.head):
+    head = head or ("regression" if labels is not None and len(labels) == 1 else None)
+    if head not in ((None, "classification", "regression") if task.name == "csv" else (None, task.head)):
         return False
+    if labels is None or task.labels is None:
+        return True
     own, needed = [_loosely(name) for name in labels], [_loosely(name) for name in task.labels]
     nameless = [f"label{index}" for index in range(len(needed))]  # in the task's own order
     return own == nameless or set(needed) <= set(own)

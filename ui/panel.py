@@ -12,18 +12,13 @@ from pgb_core.card import Origin
 from pgb_core.checkpoints import CheckpointInfo
 from pgb_core.corpora import CORPORA
 from pgb_core.errors import PGBError
-from pgb_core.families import FAMILIES
+from pgb_core.families import FAMILIES, HEAD_TITLES, Head
 from pgb_core.hub import HubModel
 from pgb_core.settings import get_settings
-from pgb_core.tasks import TASKS
+from pgb_core.tasks import TASKS, Task
 from pgb_core.weights import fingerprint_of
 from ui import finetuning, inside, labels, sources, units, words
 
-HEADS = {
-    "classification": "sequence classifier",
-    "regression": "regression, one number",
-    "question_answering": "question answering model",
-}
 CALIBRATION = 1024
 _ASKING_SECONDS = 0.5
 
@@ -43,16 +38,21 @@ def show(checkpoint: str | None, task: str, label_names: Sequence[str] | None = 
             _folder_panel(folder, task, card.read_origin(folder))
         st.subheader("Task", anchor=False)
         st.write(f"**{TASKS[task].title}.** {TASKS[task].description}")
-        head = sources.described(checkpoint, get_settings())
-        if not labels.fit(TASKS[task], label_names, head.head if head and head.head_trained else None):
-            needed = TASKS[task].labels
-            lack = f"lacks labels of the task ({', '.join(needed)})" if needed else f"is no {HEADS[TASKS[task].head]}"
-            st.warning(f"This checkpoint {lack}: choose the task it was fine-tuned on.")
+        head = sources.head_of(checkpoint, get_settings())
+        if not labels.fit(TASKS[task], label_names, head):
+            st.warning(f"This checkpoint {_lack(TASKS[task], head)}: choose the task it was fine-tuned on.")
         st.subheader("What happens", anchor=False)
         if finetuning.raw(checkpoint, get_settings()):
             st.write("A new head is put on the encoder and both are trained on the task; then it can be pruned.")
         else:
             st.markdown(words.STEPS_OF_A_RUN)
+
+
+def _lack(task: Task, head: Head | None) -> str:
+    """Why a checkpoint with that head does not fit the task."""
+    if task.labels and head in (None, task.head):
+        return f"lacks labels of the task ({', '.join(task.labels)})"
+    return f"is no {HEAD_TITLES[task.head]}"
 
 
 def _demo_panel(task: str) -> None:
@@ -137,6 +137,8 @@ def _folder_panel(folder: Path, task: str, origin: Origin) -> None:
     if info.pruned:
         st.warning("This checkpoint is pruned already; choose the dense one it came from.")
         return
+    if note := hub.note(folder, info):
+        st.warning(f"{_sentence(_plain(note))}.")
     if not info.head_trained:
         st.warning("Its head is not trained: it can be pruned once it is fine-tuned on a task.")
     _estimate(info, task, fingerprint)
@@ -145,7 +147,7 @@ def _folder_panel(folder: Path, task: str, origin: Origin) -> None:
 
 def _facts(info: CheckpointInfo, fingerprint: str, origin: Origin) -> None:
     names = ", ".join(info.labels[:6]) + (f" … ({len(info.labels)} in all)" if len(info.labels) > 6 else "")
-    head = HEADS[info.head] if info.head_trained else "raw encoder without a trained head"
+    head = HEAD_TITLES[info.head] if info.head_trained else "raw encoder without a trained head"
     others = info.parameters - info.encoder_weights
     rows = {
         "Family": f"{FAMILIES[info.family].title}, {head}",

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
-from pgb_core import latency_table, replan, scored
+from pgb_core import jobs, latency_table, replan, scored
 from pgb_core.constraints import Constraints, Pin
 from pgb_core.latency_table import LatencyTable
 from pgb_core.replan import Market, Plan
@@ -86,6 +87,18 @@ def _prospect_at(name: str) -> Prospect:
     constraints = Constraints(low, high, tuple(Pin.parse(text) for text in pins.split()))
     market = _market_at(market_name)
     return Prospect(replan.curve(market, constraints), replan.offered(market, constraints))
+
+
+def spec_of(record: Record) -> dict[str, Any]:
+    """What a spec has to say to be of the same scores."""
+    return {name: value for name in jobs.SCORE_FIELDS if (value := record.spec.get(name)) is not None}
+
+
+def uploads_removed(record: Record) -> bool:
+    """Whether files that somebody uploaded for it are no longer there."""
+    files = [Path(record.spec[name]) for name in ("train_file", "eval_file") if record.spec.get(name)]
+    folder = Path(record.spec["checkpoint"])
+    return not all(file.is_file() for file in files) or (folder.is_absolute() and not folder.is_dir())
 
 
 def label(record: Record) -> str:

@@ -12,6 +12,7 @@ import streamlit as st
 from pgb_core import checkpoints, curated, hub
 from pgb_core.checkpoints import CheckpointInfo
 from pgb_core.errors import PGBError
+from pgb_core.families import Head
 from pgb_core.hub import HubModel
 from pgb_core.settings import Settings
 from pgb_core.tasks import TASKS
@@ -73,6 +74,24 @@ def known(checkpoint: str | None) -> curated.Curated | None:
     if checkpoint is None or not checkpoint.startswith(hub.PREFIX):
         return None
     return curated.find(checkpoint.removeprefix(hub.PREFIX))
+
+
+def names_of_labels(checkpoint: str | None, settings: Settings) -> tuple[str, ...] | None:
+    """Labels of a checkpoint; None of one that is not here yet, or whose head has yet to be trained."""
+    info = described(checkpoint, settings)
+    if info is not None:
+        return info.labels if info.head_trained else None
+    entry = known(checkpoint)
+    return (entry.labels or None) if entry else None
+
+
+def head_of(checkpoint: str | None, settings: Settings) -> Head | None:
+    """The kind of its head, as far as it is known."""
+    info = described(checkpoint, settings)
+    if info is not None:
+        return info.head if info.head_trained else None
+    entry = known(checkpoint)
+    return TASKS[entry.task].head if entry else None
 
 
 # --- the Hub -------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def show() -> None:
         left, right = st.columns(2, gap="medium")
         with left:
             checkpoint = sources.choose(settings)
-            label_names = form.names_of_labels(checkpoint, settings)
+            label_names = sources.names_of_labels(checkpoint, settings)
             task = form.choose_task(checkpoint, label_names)
             files = form.choose_files(task, settings)
             columns = form.choose_columns(files[0], checkpoint, settings)
@@ -42,7 +42,7 @@ def show() -> None:
             "without recovery."
         )
         complete = task != "csv" or files[0] is not None
-        fits = labels.fit(TASKS[task], label_names, form.head_of(checkpoint, settings))
+        fits = labels.fit(TASKS[task], label_names, sources.head_of(checkpoint, settings))
         raw = finetuning.raw(checkpoint, settings)
         ready = checkpoint is not None and complete and columns.complete and size > 0 and fits and not raw
         if st.button("Start the sweep", type="primary", icon=":material/play_arrow:", disabled=not ready):

@@ -301,8 +301,8 @@ COMES_BACK = (
 )
 PLAN_GROUPS = "Groups of all sublayers that have several; each reads and writes only a part of the hidden state."
 WELL_KNOWN = (
-    "Fine-tuned models that many know, with the task that each was trained for. What a model's labels mean is known of "
-    "these, even where its own files only number them."
+    "Fine-tuned models that many know, with the task that each was trained for. A model's own files decide what it is: "
+    "where they differ from this list, a line says so; where they only number the labels, the list names them."
 )
 HUB_ID = (
     "Safetensors only. The newest revision is taken, pinned and recorded; owner/name@commit takes that one. Nothing in "

@@ -244,10 +244,11 @@ def test_one_button_makes_it_a_run(record: Record, submitted: Submitted, goal: s
     assert spec.calibration_samples == record.spec["calibration_samples"]
 
 
-def test_a_record_of_a_file_that_is_gone_cannot_be_run(record: Record, tmp_path: Path) -> None:
+@pytest.mark.parametrize("upload", ["train_file", "checkpoint"])
+def test_a_record_of_an_upload_that_is_gone_cannot_be_run(record: Record, tmp_path: Path, upload: str) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("text,label\n")
-    spec = {**record.spec, "task": "csv", "train_file": str(file)}
+    spec = {**record.spec, "task": "csv", upload: str(file)}
     key = scored.write(
         get_settings().runs_dir, spec, record.dense, [(s.layer, s.shape, s.options) for s in record.sublayers]
     )
