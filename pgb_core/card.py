@@ -17,6 +17,7 @@ from pgb_core.checkpoints import Checkpoint
 from pgb_core.demo import BASE_LICENSE, BASE_MODEL
 from pgb_core.finetune_spec import FinetuneSpec
 from pgb_core.hub import PREFIX, read_record
+from pgb_core.metrics import title
 
 FILE = "README.md"
 _LIMIT = 2**16
@@ -62,7 +63,7 @@ def of_finetuned(spec: FinetuneSpec, facts: Mapping[str, Any], origin: Origin) -
     return (
         "\n".join(("---", *lines, "---"))
         + f"\n\nFine-tuned from `{base}` on {spec.task}: {spec.epochs} epochs, learning rate "
-        f"{facts['learning_rate']:g}, seed {spec.seed}. {facts['metric'].replace('_', ' ').capitalize()} "
+        f"{facts['learning_rate']:g}, seed {spec.seed}. {title(facts['metric'])} "
         f"{facts['score']:.4f} ± {facts['standard_error']:.4f} on {facts['samples']} held-out examples.\n"
     )
 

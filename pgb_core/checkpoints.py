@@ -17,7 +17,7 @@ from pgb_core import hub, tokenizer_file
 from pgb_core.errors import CheckpointError, raise_if_cancelled
 from pgb_core.families import FAMILIES, Head
 from pgb_core.headers import fingerprint
-from pgb_core.inspection import CheckpointInfo, admit, describe, read_config, refuse_unsound
+from pgb_core.inspection import UNREAD, CheckpointInfo, admit, describe, read_config, refuse_unsound
 from pgb_core.progress import Step, silent
 from pgb_core.settings import Settings, get_settings
 
@@ -39,12 +39,11 @@ __all__ = [
 
 Source = Literal["demo", "folder", "hub", "pruned"]
 
-_UNREAD = re.compile(r"\.position_ids$|\.pooler\.dense\.(weight|bias)$")
-"""Tensors that transformers once saved with models that do not read them."""
 _HEADS = ("classifier.", "pre_classifier.", "qa_outputs.")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEMORY_FACTOR = 4
-"""A run holds about this many times the float32 weights: the dense and the pruned model, gradients, statistics."""
+"""Work on a model holds about this many times its float32 weights: pruning a copy, gradients and statistics,
+fine-tuning gradients and the optimizer's two moments."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +138,18 @@ def load_model(path: Path) -> PreTrainedModel:
             f"{path.name} is a raw encoder, its head is not trained; fine-tune it on your task first: "
             "python -m pgb_core finetune --checkpoint ... --task ... --out FOLDER."
         )
-    needed, free = info.parameters * 4 * _MEMORY_FACTOR, psutil.virtual_memory().available
-    if needed > free:
-        raise CheckpointError(f"{path.name} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.")
+    refuse_without_memory(path, info)
     refuse_unsound(path)
     from pgb_core.architectures import dense_config
 
     return _load(path, info, dense_config(info.family, read_config(path / "config.json")), info.head)
+
+
+def refuse_without_memory(path: Path, info: CheckpointInfo) -> None:
+    """Raise a CheckpointError where what is free is too little to work with the model in folder `path`."""
+    needed, free = info.parameters * 4 * _MEMORY_FACTOR, psutil.virtual_memory().available
+    if needed > free:
+        raise CheckpointError(f"{path.name} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.")
 
 
 def load_base(path: Path, info: CheckpointInfo, config: Any) -> PreTrainedModel:
@@ -189,9 +193,9 @@ def _load(
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         names = sorted(str(name) for name in report[kind])
         if kind == "unexpected_keys":
-            names = [name for name in names if not _UNREAD.search(name) and not name.startswith(unneeded)]
+            names = [name for name in names if not UNREAD.search(name) and not name.startswith(unneeded)]
         if kind == "missing_keys" and head is None:
-            names = [name for name in names if not _UNREAD.search(f".{name}")]
+            names = [name for name in names if not UNREAD.search(name)]
         if names:
             raise CheckpointError(f"{path.name}: {len(names)} {kind.replace('_keys', '')} tensors, such as {names[0]}.")
     model.eval()

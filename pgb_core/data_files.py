@@ -103,6 +103,8 @@ class Preview:
     """Per column: its values with their counts, commonest first, where there are at most `MOST_VALUES`."""
     lengths: Mapping[str, float]
     """Per column: mean number of characters."""
+    numbers: frozenset[str]
+    """Columns whose every cell is a finite number."""
 
     def guess(self) -> Columns:
         """The columns by their names, or else by what they hold: few values make a label, many characters a text."""
@@ -132,13 +134,15 @@ def preview(file: Path) -> Preview:
         TaskError: the file cannot be read as a table.
     """
     table = _read(file)
-    values, lengths = {}, {}
+    values, lengths, numbers = {}, {}, set()
     for column in table.columns:
         counts = Counter(cell_text(value) for value in table[column])
+        if counts and all(math.isfinite(_number(value)) for value in counts):
+            numbers.add(column)
         lengths[column] = sum(len(value) * count for value, count in counts.items()) / max(len(table), 1)
         if len(counts) <= MOST_VALUES:
             values[column] = tuple(counts.most_common())
-    return Preview(tuple(table.columns), len(table), values, lengths)
+    return Preview(tuple(table.columns), len(table), values, lengths, frozenset(numbers))
 
 
 # --- for a run -----------------------------------------------------------------------------------------------------
@@ -194,10 +198,7 @@ def _texts(column: pd.Series, name: str) -> list[str]:
 def _numbers(values: Sequence[str], name: str) -> list[float]:
     numbers = []
     for row, value in enumerate(values, 1):
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
+        number = _number(value)
         if not math.isfinite(number):
             raise TaskError(
                 f"row {row} of {name} has the label {value!r:.60}, but this checkpoint is a regression, whose labels "
@@ -205,6 +206,14 @@ def _numbers(values: Sequence[str], name: str) -> list[float]:
             )
         numbers.append(number)
     return numbers
+
+
+def _number(text: str) -> float:
+    """NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _read(file: Path) -> pd.DataFrame:

@@ -1,16 +1,22 @@
-"""FinetuneSpec: which checkpoint gets a new head, trained on which task. Validated once, when it is made."""
+"""FinetuneSpec: which checkpoint gets a new head, trained on which task. Validated once, when it is made.
+
+And what that head is: a classifier of which labels, a regression or a question answering model.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pgb_core.data_files import Columns
-from pgb_core.errors import SpecError
+from pgb_core import tasks
+from pgb_core.data_files import MOST_VALUES, Columns, Preview
+from pgb_core.errors import SpecError, TaskError
+from pgb_core.families import Head
 from pgb_core.settings import get_settings
 from pgb_core.spec import check_evaluation
 
 HIGHEST_RATE = 1e-2
+REGRESSION_LABEL = "value"
 
 
 @dataclass(frozen=True)
@@ -75,3 +81,38 @@ class FinetuneSpec:
         """The spec in `values`; keys that are not fields of a spec are ignored."""
         names = {item.name for item in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in names})
+
+
+def labels_for(task: str, file: Preview | None, columns: Columns) -> tuple[Head, tuple[str, ...]]:
+    """The head that a task needs, and its labels in their order; `file` is the training file of task csv.
+
+    A file's labels are the values of its label column, numbers by size and others by the alphabet, or what these are
+    to be called. Numbers of which some are not whole, or more than a hundred different ones, make a regression.
+
+    Raises:
+        TaskError: unknown task, or a file without labels that could be learned.
+    """
+    found = tasks.task_for(task)
+    if found.name != "csv":
+        if found.head == "question_answering":
+            return found.head, ("LABEL_0", "LABEL_1")
+        return found.head, found.labels or (REGRESSION_LABEL,)
+    if file is None:
+        raise TaskError("task csv needs a training file.")
+    column = columns.names[2]
+    if column not in file.columns:
+        raise TaskError(f"the training file has no column {column!r}; name the one with the labels.")
+    values = [value for value, _ in file.values.get(column, ()) if value]
+    numbers = column in file.numbers
+    if numbers and not (values and all(float(value).is_integer() for value in values)):
+        return "regression", (REGRESSION_LABEL,)
+    if column not in file.values:
+        raise TaskError(
+            f"column {column!r} has more than {MOST_VALUES} different values, not all of them numbers; name the column "
+            "with the labels."
+        )
+    names = [columns.renamed.get(value, value) for value in sorted(values, key=float if numbers else str)]
+    labels = tuple(dict.fromkeys(names))
+    if len(labels) < 2:
+        raise TaskError(f"column {column!r} has fewer than 2 different labels; name the column with the labels.")
+    return "classification", labels

@@ -7,22 +7,19 @@ order are the task's own; of the user's own file they are the values of its labe
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 
 from pgb_core import card, checkpoints, data_files, evaluation, judging, recovery, tasks
 from pgb_core.architectures import base_of, dense_class, dense_config
-from pgb_core.data_files import LABEL, Columns
-from pgb_core.errors import CheckpointError, SpecError, TaskError
+from pgb_core.errors import CheckpointError, SpecError
 from pgb_core.families import Head
-from pgb_core.finetune_spec import FinetuneSpec
+from pgb_core.finetune_spec import FinetuneSpec, labels_for
 from pgb_core.inspection import describe, read_config
 from pgb_core.progress import ProgressCallback, Reporter, Step, silent
 from pgb_core.recording import Clock, recorded
@@ -32,10 +29,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 _WEIGHTS = {"loading": 4.0, "training": 100.0, "evaluation": 5.0, "saving": 1.0}
-_MEMORY_FACTOR = 4
-"""Weights, gradients and the optimizer's two moments, all in float32."""
-REGRESSION_LABEL = "value"
-_NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?")
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,8 @@ def _finetune(spec: FinetuneSpec, out: Path, report: ProgressCallback) -> dict[s
     with clock.stage("loading"):
         step = reporter.stage("loading")
         found = checkpoints.resolve(spec.checkpoint, spec.task, step)
-        head, labels = labels_for(spec.task, spec.train_file, spec.columns)
+        file = None if spec.train_file is None else data_files.preview(Path(spec.train_file))
+        head, labels = labels_for(spec.task, file, spec.columns)
         data = tasks.load_task(
             spec.task,
             id2label=dict(enumerate(labels)),
@@ -133,39 +127,6 @@ def refuse_existing(out: Path) -> None:
         raise SpecError(f"{out.name} exists already; choose another folder to write.")
 
 
-def labels_for(task: str, train_file: str | None, columns: Columns) -> tuple[Head, tuple[str, ...]]:
-    """The head that a task needs, and its labels in their order.
-
-    A file's labels are the values of its label column, numbers by size and others by the alphabet, or what these are
-    to be called. Where they are
-    numbers of which some are not whole, or more than a hundred different ones, it is a regression.
-
-    Raises:
-        TaskError: unknown task, or a file without labels that could be learned.
-    """
-    found = tasks.task_for(task)
-    if found.name != "csv":
-        if found.head == "question_answering":
-            return found.head, ("LABEL_0", "LABEL_1")
-        return found.head, found.labels or (REGRESSION_LABEL,)
-    if train_file is None:
-        raise TaskError("task csv needs a training file.")
-    preview, column = data_files.preview(Path(train_file)), columns.label or LABEL
-    if column not in preview.columns:
-        raise TaskError(f"the training file has no column {column!r}; name the one with the labels.")
-    if column not in preview.values:  # too many different ones to be labels: if they are no numbers, reading says so
-        return "regression", (REGRESSION_LABEL,)
-    values = [value for value, _ in preview.values[column] if value]
-    numbers = all(_NUMBER.fullmatch(value) for value in values)
-    if numbers and any(not float(value).is_integer() for value in values):
-        return "regression", (REGRESSION_LABEL,)
-    names = [columns.renamed.get(value, value) for value in sorted(values, key=float if numbers else str)]
-    labels = tuple(dict.fromkeys(names))
-    if len(labels) < 2:
-        raise TaskError(f"column {column!r} has fewer than 2 different labels; name the column with the labels.")
-    return "classification", labels
-
-
 # --- the parts, which the demo uses too ----------------------------------------------------------------------------
 
 
@@ -178,11 +139,7 @@ def with_new_head(encoder: Path, head: Head, labels: Sequence[str], seed: int) -
     info = describe(encoder)
     if info.pruned:
         raise CheckpointError(f"{encoder.name} is pruned already; fine-tune its dense original, or let runs recover.")
-    needed, free = info.parameters * 4 * _MEMORY_FACTOR, psutil.virtual_memory().available
-    if needed > free:
-        raise CheckpointError(
-            f"fine-tuning {encoder.name} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free."
-        )
+    checkpoints.refuse_without_memory(encoder, info)
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
     values = read_config(encoder / "config.json") | names
     values["problem_type"] = "regression" if head == "regression" else None

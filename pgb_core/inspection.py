@@ -29,6 +29,7 @@ __all__ = [
     "PRUNED_MANIFEST",
     "SHARD",
     "TOKENIZER_FILES",
+    "UNREAD",
     "WEIGHTS",
     "CheckpointInfo",
     "admit",
@@ -42,7 +43,7 @@ UNSAFE_WEIGHTS = (
     *(".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".mar", ".h5", ".hdf5", ".keras"),
     *(".msgpack", ".onnx", ".pb", ".npz", ".npy", ".gguf", ".tflite", ".zip", ".tar", ".gz"),
 )
-_UNREAD = re.compile(r"(^|\.)(embeddings\.position_ids|pooler\.dense\.(weight|bias))")
+UNREAD = re.compile(r"(^|\.)(embeddings\.position_ids|pooler\.dense\.(weight|bias))$")
 """Tensors that transformers once saved with models that do not read them."""
 
 
@@ -249,7 +250,7 @@ def _check_tensors(
     if len(layers) > said:
         raise CheckpointError(f"{folder}: it has {len(layers)} layers, but config.json says {said}.")
     spare = () if head else family.pretrained
-    surplus = sorted(n for n in found if n not in expected and not _UNREAD.search(n) and not n.startswith(spare))
+    surplus = sorted(n for n in found if n not in expected and not UNREAD.search(n) and not n.startswith(spare))
     if surplus and not pruned:
         raise CheckpointError(
             f"{folder}: {len(surplus)} unexpected tensors, such as {surplus[0]:.80}; it is another model than its "

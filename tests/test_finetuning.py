@@ -15,10 +15,9 @@ from pgb_core import __main__ as command_line
 from pgb_core import card, checkpoints, jobs, store
 from pgb_core.architectures import dense_class, dense_config
 from pgb_core.checkpoints import describe, load_model, load_tokenizer, resolve
-from pgb_core.data_files import Columns
-from pgb_core.errors import CheckpointError, JobCancelled, JobRejected, PGBError, SpecError, TaskError
+from pgb_core.errors import CheckpointError, JobCancelled, JobRejected, PGBError, SpecError
 from pgb_core.finetune_spec import FinetuneSpec
-from pgb_core.finetuning import finetune_checkpoint, labels_for, with_new_head
+from pgb_core.finetuning import finetune_checkpoint, with_new_head
 from pgb_core.inspection import read_config
 from pgb_core.progress import Progress
 from pgb_core.settings import get_settings
@@ -144,43 +143,6 @@ def test_a_pruned_model_is_refused(tiny_checkpoint: Path, tiny_csv: Path, tmp_pa
 def test_what_is_out_of_range_is_told(raw: Path, tiny_csv: Path, changes: dict[str, object], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         spec_of(raw, tiny_csv, **changes)
-
-
-# --- labels --------------------------------------------------------------------------------------------------------
-
-
-def test_labels_and_their_order_come_from_the_task() -> None:
-    assert labels_for("tweets", None, Columns()) == ("classification", ("negative", "neutral", "positive"))
-    assert labels_for("stsb", None, Columns()) == ("regression", ("value",))
-    assert labels_for("squad", None, Columns())[0] == "question_answering"
-    with pytest.raises(TaskError, match="unknown task"):
-        labels_for("nothing", None, Columns())
-
-
-@pytest.mark.parametrize(
-    ("values", "head", "labels"),
-    [
-        (["b", "a", "b"], "classification", ("a", "b")),
-        (["10", "9", "1"], "classification", ("1", "9", "10")),
-        (["1.5", "2", "3"], "regression", ("value",)),
-        ([str(number) for number in range(150)], "regression", ("value",)),
-    ],
-)
-def test_labels_of_a_file_are_its_values(tmp_path: Path, values: list[str], head: str, labels: tuple[str, ...]) -> None:
-    file = tmp_path / "rows.csv"
-    file.write_text("text,verdict\n" + "\n".join(f"t{n},{value}" for n, value in enumerate(values)))
-    assert labels_for("csv", str(file), Columns(label="verdict")) == (head, labels)
-    with pytest.raises(TaskError, match="no column 'label'"):
-        labels_for("csv", str(file), Columns())
-
-
-def test_values_can_be_given_names(tmp_path: Path) -> None:
-    file = tmp_path / "rows.csv"
-    file.write_text("text,label\na,1\nb,2\nc,5\n")
-    columns = Columns(labels=("1=bad", "2=bad", "5=good"))
-    assert labels_for("csv", str(file), columns) == ("classification", ("bad", "good"))
-    with pytest.raises(TaskError, match="fewer than 2"):
-        labels_for("csv", str(file), Columns(labels=("1=x", "2=x", "5=x")))
 
 
 # --- command line and jobs -----------------------------------------------------------------------------------------

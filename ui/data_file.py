@@ -10,8 +10,9 @@ from typing import Any
 import streamlit as st
 
 from pgb_core import data_files
-from pgb_core.data_files import LABEL, PAIR, TEXT, Preview
+from pgb_core.data_files import LABEL, PAIR, TEXT, Columns, Preview
 from pgb_core.errors import PGBError
+from pgb_core.finetune_spec import labels_for
 from pgb_core.label_order import ids_by_name
 from ui import units, words
 
@@ -29,13 +30,16 @@ class Choice:
     complete: bool = True
 
 
-def choose(path: str, key: str, label_names: Sequence[str] | None, *, regression: bool = False) -> Choice:
+def choose(
+    path: str, key: str, label_names: Sequence[str] | None, *, regression: bool = False, learned: bool = False
+) -> Choice:
     """Ask which columns of the training file at `path` hold what, and what its labels stand for.
 
     Args:
         key: of this upload: another file has other columns.
         label_names: the checkpoint's labels by id; None where they are not known yet.
         regression: whether its labels are numbers.
+        learned: whether a new head is going to learn the labels of the file, whatever they are.
     """
     try:
         found = _preview(path)
@@ -51,9 +55,10 @@ def choose(path: str, key: str, label_names: Sequence[str] | None, *, regression
         "pair_column": None if pair == (PAIR if PAIR in found.columns else NONE) else pair,
         "label_column": None if label == LABEL else label,
     }
+    if learned:
+        return Choice(fields, _told_what_is_learned(found, label))
     if regression:
-        st.caption(f"{units.several(found.rows, 'row')}. The labels are read as numbers: this checkpoint gives values.")
-        return Choice(fields)
+        return Choice(fields, _told_that_numbers_are_read(found, label))
     mapping = _labels(found, label, key, label_names)
     return Choice({**fields, "label_map": tuple(mapping or ())}, mapping is not None)
 
@@ -84,6 +89,27 @@ def _columns(found: Preview, key: str) -> tuple[str, str, str]:
             )
     text, pair, label = chosen
     return text, pair, label
+
+
+def _told_what_is_learned(found: Preview, column: str) -> bool:
+    """Say what a new head makes of a label column; False where it cannot learn it."""
+    try:
+        head, names = labels_for("csv", found, Columns(label=column))
+    except PGBError as error:
+        st.warning(f"{str(error)[0].upper()}{str(error)[1:]}")
+        return False
+    learned = f"{len(names)} labels, {_first(names)}" if head == "classification" else "the numbers, as a regression"
+    st.caption(f"{units.several(found.rows, 'row')}. The new head learns {learned}.")
+    return True
+
+
+def _told_that_numbers_are_read(found: Preview, column: str) -> bool:
+    """Say that a checkpoint gives values; False where the label column holds something else."""
+    if column not in found.numbers:
+        st.warning(f"This checkpoint is a regression, whose labels are numbers; “{column}” holds something else.")
+        return False
+    st.caption(f"{units.several(found.rows, 'row')}. The labels are read as numbers: this checkpoint gives values.")
+    return True
 
 
 def _labels(found: Preview, column: str, key: str, names: Sequence[str] | None) -> list[str] | None:

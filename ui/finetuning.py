@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from pgb_core import hub, jobs, store
+from pgb_core import hub, jobs, metrics, store
 from pgb_core.errors import PGBError, RunError, SpecError
 from pgb_core.finetune_spec import FinetuneSpec
 from pgb_core.settings import Settings, get_settings
@@ -119,10 +119,9 @@ def running() -> bool:
 
 def _done(run: Run) -> None:
     result: dict[str, Any] = run.result or {}
-    metric = result["metric"].replace("_", " ")
-    error = units.percent(result["standard_error"])
+    score, error = units.percent(result["score"]), units.percent(result["standard_error"])
     st.success(
-        f"{metric.capitalize()} {units.percent(result['score'])} ± {error} on {result['samples']} held-out examples, "
+        f"{metrics.title(result['metric'])} {score} ± {error} on {result['samples']} held-out examples, "
         f"in {units.seconds(result['seconds']['total'])}. The checkpoint is in the models folder.",
         icon=":material/check:",
     )

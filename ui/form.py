@@ -143,11 +143,14 @@ def choose_columns(file: Any, checkpoint: str | None, settings: Settings) -> dat
     """What the columns of a training upload hold."""
     if file is None:
         return data_file.Choice()
-    names = (
-        CORPORA[demo.task_for("csv")].labels if checkpoint == "demo" else sources.names_of_labels(checkpoint, settings)
+    demo_names = CORPORA[demo.task_for("csv")].labels
+    return data_file.choose(
+        uploads.stored(file),
+        file.file_id,
+        demo_names if checkpoint == "demo" else sources.names_of_labels(checkpoint, settings),
+        regression=sources.head_of(checkpoint, settings) == "regression",
+        learned=finetuning.raw(checkpoint, settings),
     )
-    regression = sources.head_of(checkpoint, settings) == "regression"
-    return data_file.choose(uploads.stored(file), file.file_id, names, regression=regression)
 
 
 def _method() -> str:

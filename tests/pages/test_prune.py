@@ -218,6 +218,7 @@ def test_a_head_fits_its_tasks_alone() -> None:
     assert fitting(("LABEL_0",)) == fitting(("LABEL_0",), "regression") == {"stsb", "csv"}
     assert fitting(("LABEL_0", "LABEL_1"), "question_answering") == {"squad", "squad_v2"}
     assert fitting(None) == {*TASKS}
+    assert fitting(None, "question_answering") == {"squad", "squad_v2"}
     assert {"sst2", "squad"} < fitting(("LABEL_0", "LABEL_1"))  # while the head is not known
 
 
@@ -272,6 +273,14 @@ def test_numbers_are_taken_as_the_checkpoints_and_that_is_said() -> None:
     app = upload({"text": ["good day", "bad day"] * 5, "label": [1, 0] * 5})
     assert "taken as the numbers of the checkpoint's labels: 0 is negative, 1 is positive." in words(app)
     assert may_start(app)
+
+
+@pytest.mark.parametrize(("last", "fits"), [("4.5", True), ("much", False)])
+def test_labels_of_a_regression_are_numbers(last: str, fits: bool) -> None:
+    app = upload({"text": ["good day", "bad day"] * 5, "label": ["1.5", last] * 5}, own=("value",))
+    assert ("The labels are read as numbers" in words(app)) == fits
+    assert any("whose labels are numbers" in warning.value for warning in app.warning) != fits
+    assert may_start(app) == fits
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ def choose(app: AppTest, checkpoint: str) -> AppTest:
     return healthy(app.selectbox(key="checkpoint").set_value(checkpoint).run())
 
 
-def task_box(app: AppTest) -> Any:
-    return next(box for box in app.selectbox if box.label == "Task")
+def box(app: AppTest, label: str) -> Any:
+    return next(box for box in app.selectbox if box.label == label)
 
 
 def labels_of_buttons(app: AppTest) -> list[str]:
@@ -140,11 +140,10 @@ def answered(monkeypatch: pytest.MonkeyPatch, answer: HubModel | Exception) -> N
 def test_well_known_models_come_with_their_task(monkeypatch: pytest.MonkeyPatch) -> None:
     answered(monkeypatch, model())
     app = choose(visit("prune"), sources.HUB)
-    box = app.selectbox(key="hub_known")
-    assert len(box.options) == len(curated()) + 1
+    assert len(app.selectbox(key="hub_known").options) == len(curated()) + 1
     for entry in curated():
         app.selectbox(key="hub_known").set_value(entry.name).run()
-        assert task_box(healthy(app)).value == entry.task
+        assert box(healthy(app), "Task").value == entry.task
         assert not any("lacks" in warning.value for warning in app.warning)
 
 
@@ -223,13 +222,13 @@ def test_an_upload_is_inspected_kept_and_can_be_pruned(tiny_checkpoint: Path, mo
     app.run()
     healthy(next(button for button in app.button if button.label == "Use these files").click().run())
     assert facts(app)["Labels"] == "negative, positive"
-    box = app.selectbox(key="checkpoint")
-    assert "Your upload: my model.safetensors" in box.options
-    place = Path(box.value)
+    chosen = app.selectbox(key="checkpoint")
+    assert "Your upload: my model.safetensors" in chosen.options
+    place = Path(chosen.value)
     assert place.parent == get_settings().cache_dir / "uploads"
     assert "my model" not in place.name
     assert {file.name for file in place.iterdir()} == {file.name for file in tiny_checkpoint.iterdir()}
-    task_box(app).set_value("sst2").run()
+    box(app, "Task").set_value("sst2").run()
     healthy(next(button for button in app.button if button.label == "Prune").click().run())
     assert submitted[0].checkpoint == str(place)
     assert "my model" not in str(visit("prune").selectbox(key="checkpoint").options), "seen by another session"
@@ -307,7 +306,7 @@ def test_a_raw_encoder_is_recognized_and_fine_tuned(monkeypatch: pytest.MonkeyPa
     app = choose(visit("prune"), "raw")
     assert facts(app)["Family"] == "BERT, raw encoder without a trained head"
     assert "Prune" not in labels_of_buttons(app)
-    task_box(app).set_value("tweets").run()
+    box(app, "Task").set_value("tweets").run()
     app.number_input(key="finetune_epochs").set_value(2)
     healthy(next(button for button in app.button if button.label == "Fine-tune").click().run())
     ((spec, name),) = submitted
@@ -315,6 +314,25 @@ def test_a_raw_encoder_is_recognized_and_fine_tuned(monkeypatch: pytest.MonkeyPa
     assert name == "raw-tweets"
     assert query(app, "finetune") is not None
     assert app.title[0].value == "Fine-tuning"
+
+
+@pytest.mark.parametrize(
+    ("values", "line", "complete"),
+    [
+        (["good", "bad", "so"], "30 rows. The new head learns 3 labels, bad, good, so.", True),
+        (["1.5", "2", "3"], "30 rows. The new head learns the numbers, as a regression.", True),
+        (["good"], "Column 'verdict' has fewer than 2 different labels", False),
+    ],
+)
+def test_a_new_head_learns_the_labels_of_a_file(values: list[str], line: str, complete: bool) -> None:
+    make_raw(get_settings().models_dir / "raw")
+    app = choose(visit("prune"), "raw")
+    box(app, "Task").set_value("csv").run()
+    rows = "".join(f"text {n},{values[n % len(values)]}\n" for n in range(30))
+    app.file_uploader(key="train_file").upload("a.csv", f"text,verdict\n{rows}".encode(), "text/csv").run()
+    box(app, "Label column").set_value("verdict").run()
+    assert line in words(healthy(app)) + " ".join(warning.value for warning in app.warning)
+    assert next(button for button in app.button if button.label == "Fine-tune").disabled != complete
 
 
 def test_a_fine_tuning_shows_its_stages_and_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
