@@ -26,7 +26,7 @@ _ASKING_SECONDS = 0.5
 def show(checkpoint: str | None, task: str, label_names: Sequence[str] | None = None) -> None:
     """What the chosen checkpoint and task are; `label_names` are the checkpoint's, if it is known already."""
     with st.container(border=True):
-        st.subheader("Checkpoint", anchor=False)
+        st.subheader("Checkpoint", anchor=False, help=words.FACTS)
         if checkpoint is None:
             st.write("Choose a model of the Hub or upload one: what it is will be shown here.")
         elif checkpoint == "demo":

@@ -309,9 +309,10 @@ HUB_ID = (
     "a model is ever run."
 )
 UPLOAD_CHECKPOINT = "Inspected before anything is loaded: what could run code, does not fit or is damaged is refused."
-FINGERPRINT = "SHA-256 of the weights: two checkpoints with the same one are the same."
-LICENSE = "As its model card says; read as plain text and not checked."
-HEAD = "What gives the answer, on top of the encoder: classes, a number, or the words of a text that answer a question."
+FACTS = (
+    "Told from config.json and the headers of the weights; the licence is what its model card says, read as plain text "
+    "and not checked. Checkpoints with the same SHA-256 have the same weights."
+)
 RMS = refer(
     "Root mean square of a matrix's weights: their typical size, whatever the matrix's shape. Measured on the file's "
     "weights, read as float32.",
