@@ -135,6 +135,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
                 epochs=spec.recover_epochs,
                 learning_rate=recovery.default_learning_rate(sublayers[0].shape.hidden),
                 metric=loaded.data.task.metric,
+                positive=loaded.data.task.positive,
                 seed=spec.seed,
                 device=loaded.device,
                 step=reporter.stage("recovery"),

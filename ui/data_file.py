@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from pgb_core import data_files
+from pgb_core import data_files, previewing
 from pgb_core.data_files import LABEL, PAIR, TEXT, Columns, Preview
 from pgb_core.errors import PGBError
 from pgb_core.finetune_spec import labels_for
@@ -66,7 +66,7 @@ def choose(
 @st.cache_data(max_entries=16, ttl=3600, show_spinner="Reading the file …")
 def _preview(path: str) -> Preview:
     """Of an upload, whose name is random and whose content never changes."""
-    return data_files.preview(Path(path))
+    return previewing.preview_apart(Path(path))
 
 
 def _columns(found: Preview, key: str) -> tuple[str, str, str]:
