@@ -176,7 +176,7 @@ def markets(
     for i, (sub, stats) in enumerate(zip(sublayers, statistics, strict=True)):
         if not gradients:
             gradients = exit_gradients(model, sublayers, test, range(i, min(i + AT_ONCE, len(sublayers))))
-            release()
+        release()
         yield market_of(sub, stats, fit_states, test_states, gradients.pop(0))
         whole = cut(sub, untouched_layout(sub.shape))
         fit_states, test_states = (advance(sub, whole, list(states)) for states in (fit_states, test_states))
