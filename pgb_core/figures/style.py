@@ -40,6 +40,7 @@ def frame(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = Fals
         hoverlabel={"align": "left"},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
+        overwrite=True,  # or every single property is compared first, which takes three times as long
     )
     figure.update_xaxes(title=x, automargin=True, gridcolor=GRID, zeroline=False)
     figure.update_yaxes(title=y, automargin=True, gridcolor=GRID, zeroline=False)
