@@ -36,7 +36,7 @@ from pgb_core.untied import all_tiled_matrices, price_untied
 BATCH = 32
 """Most texts of a batch."""
 _MOST_TOKENS = {"cpu": 1024, "cuda": 16_384}
-_ACTIVATION_BYTES = {"cpu": 5 * 2**27, "cuda": 2**33}
+_ACTIVATION_BYTES = {"cpu": 2**29, "cuda": 2**33}
 """Most tokens of a batch by kind of device, and most memory: a backward pass holds the activations of all layers."""
 GRAM_TOKENS = 20
 """Tokens behind an exit's Gram matrix, for each of its rows."""

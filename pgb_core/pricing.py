@@ -35,7 +35,7 @@ from pgb_core.progress import Step, silent
 
 FIT_TOKENS, TEST_TOKENS = 8_192, 8_192
 """Calibration tokens on which options are refitted, and further ones that measure them."""
-AT_ONCE = 6
+AT_ONCE = 4
 """Sublayers whose gradients are held at once: they are larger than the model, and a pass for some more costs little."""
 
 
@@ -195,13 +195,16 @@ def price_candidates(
     """The option table of every sublayer, cheapest first."""
     tables: list[list[Option]] = []
     total, done = sum(len(layouts) for layouts in candidates), 0
-    for market, layouts in zip(markets(model, sublayers, statistics, fit, test), candidates, strict=True):
+    found = markets(model, sublayers, statistics, fit, test)
+    for layouts in candidates:
+        market = next(found)
         options: list[Option] = []
         for n, layout in enumerate(layouts):
             step(done, total, f"pricing the {market.sub.name}, option {n + 1} of {len(layouts)}")
             options.append(Option(layout, price(market, layout)))
             done += 1
         tables.append(sorted(options, key=lambda option: (option.cost, option.loss)))
+        del market  # or it would still be there while the next one is made
     return tables
 
 
