@@ -27,7 +27,7 @@ demo: $(VENV)/requirements.installed
 	$(PY) -m pgb_core demo
 
 test: $(VENV)/requirements-dev.installed
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n logical --dist loadfile $(ARGS)
 
 lint: $(VENV)/requirements-dev.installed
 	$(PY) -m ruff check .

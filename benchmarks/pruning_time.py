@@ -37,6 +37,7 @@ from pgb_core import planning
 from pgb_core.architectures import encoder_sublayers
 from pgb_core.batching import Example, batches
 from pgb_core.importance import collect_statistics, matrix_importance
+from pgb_core.memory import release
 
 LAYERS, SAMPLES, LENGTH, BATCH = 12, 1024, 128, 32
 SPARSITIES = (0.5, 0.88)
@@ -116,12 +117,14 @@ def scores_of(model: BertForSequenceClassification, examples: list[Example], clo
         found = collect_statistics(
             model,
             sublayers,
-            list(batches(examples, planning.BATCH, tokens=planning.BATCH_TOKENS)),
+            list(batches(examples, planning.BATCH, tokens=planning.batch_tokens(sublayers))),
             len(examples),
             exit_every=every,
         )
     with clock.part("score"):
+        release()
         importance = [matrix_importance(sub, stats, "compensated") for sub, stats in zip(sublayers, found, strict=True)]
+        release()
     return planning.Scores(model, sublayers, examples, found, importance, [stats.weights for stats in found])
 
 

@@ -9,10 +9,11 @@ import streamlit as st
 from pgb_core import matrices
 from pgb_core.errors import RunError
 from pgb_core.figures import matrix as figures
-from pgb_core.figures import permuting, thumbnails
+from pgb_core.figures import permuting
 from pgb_core.following import Followed
 from pgb_core.matrices import MatrixView
-from ui import charts, frame, groups, runs, units, url, wall, words
+from ui import charts, frame, groups, pictures, runs, units, url, wall, words
+from ui.pictures import Pictures
 
 
 def main() -> None:
@@ -23,15 +24,14 @@ def main() -> None:
     if run is None:
         return
     try:
-        layouts = matrices.read_layouts(run)
-        found = thumbnails.thumbnails(layouts, matrices.read_kept_importance(run))
-        readable = matrices.readable(run) if run.sample else layouts.keys()
+        found = pictures.all_matrices(run)
+        readable = matrices.readable(run) if run.sample else {t.key for t in found}
         place, color = wall.choose(run, found, readable)
-        view = matrices.read_matrix(run, *found[place].key) if found[place].key in readable else None
+        drawn = pictures.pictures(run, found[place].key) if found[place].key in readable else None
     except RunError as error:
         st.error(str(error))
         return
-    if view is None:  # a sample came with a few matrices
+    if drawn is None:  # a sample came with a few matrices
         st.info(words.SAMPLE_WITHOUT)
         wall.show(run, found, place)
         return
@@ -41,12 +41,13 @@ def main() -> None:
     with right:
         steps_place = st.container()
     stages_place = st.container()
+    view = drawn.view
     group = chosen_group(view)
     weight = groups.chosen_weight(view)
     with steps_place:
-        steps(view, weight)
+        steps(drawn, weight)
     with stages_place:
-        overviews(view, color, weight)
+        overviews(drawn, color, weight)
     groups.table(view, group)
     groups.window(view, color, group, weight)
 
@@ -63,15 +64,15 @@ def chosen_group(view: MatrixView) -> int | None:
     return None
 
 
-def steps(view: MatrixView, weight: Followed | None) -> None:
+def steps(drawn: Pictures, weight: Followed | None) -> None:
     """From the original to the permuted order, as an animation."""
     st.subheader("Permutation, step by step", anchor=False, help=words.ANIMATION)
-    if not view.layout.row_groups:
+    if not drawn.view.layout.row_groups:
         st.info("This sublayer was dropped: no weight is kept, so there is nothing to permute.")
         return
-    moves = permuting.steps(view)
+    moves = drawn.moves
     charts.chart(
-        permuting.animation(view, moves, weight),
+        drawn.animation(weight),
         f"Animation: columns, then rows move into groups. Importance inside the groups' places: {moves[0].inside:.0%} "
         f"in original order, {moves[-1].inside:.0%} permuted.",
         key="steps",
@@ -83,12 +84,12 @@ def steps(view: MatrixView, weight: Followed | None) -> None:
             "inside": charts.percent_column("Importance inside the outlines", words.INSIDE),
         },
     )
-    st.caption(permuting.drawn(view))
+    st.caption(permuting.drawn(drawn.view))
 
 
-def overviews(view: MatrixView, color: figures.Color, weight: Followed | None) -> None:
+def overviews(drawn: Pictures, color: figures.Color, weight: Followed | None) -> None:
     """The three stages side by side (stacked on a phone)."""
-    layout = view.layout
+    view, layout = drawn.view, drawn.view.layout
     count = "zeros in single places" if layout.support is not None else units.several(len(layout.row_groups), "group")
     if view.dense is None and color == "weight":
         st.info(
@@ -96,7 +97,7 @@ def overviews(view: MatrixView, color: figures.Color, weight: Followed | None) -
             "color by importance to see all three."
         )
     for column, (stage, title) in zip(st.columns(3), figures.STAGES.items(), strict=True):
-        figure = figures.overview(view, stage, color, weight)
+        figure = drawn.overview(stage, color, weight)
         if figure is None:
             continue
         with column:

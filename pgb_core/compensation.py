@@ -86,73 +86,67 @@ def compensate(
         def inner(done: int, total: int, message: str = "", i: int = i, sub: Sublayer = sub) -> None:
             step(i * total + done, len(sublayers) * total, f"refitting the {sub.name}")
 
-        outputs = dense_outputs(sub, states)
         if drifted:
-            refit(sub, pruned, states, tokens, outputs, step=inner)
-        states = advance(sub, pruned, states, outputs, step=inner)
+            states = refit(sub, pruned, states, tokens, step=inner)
+            states = advance_pruned(sub, pruned, states, step=inner)
+        else:
+            states = advance(sub, pruned, states, step=inner)
         refitted.append(pruned)
     return refitted
 
 
 @torch.no_grad()
-def dense_outputs(sub: Sublayer, states: Sequence[States]) -> list[Tensor]:
-    """(B, L, hidden) per batch: what the dense sublayer gives, before residual and LayerNorm."""
-    return [sub.exit(sub.hidden(state.dense, state.mask)) for state in states]
-
-
 def refit(
-    sub: Sublayer,
-    pruned: PrunedSublayer,
-    states: Sequence[States],
-    weights: TokenWeights,
-    outputs: Sequence[Tensor] | None = None,
-    *,
-    step: Step = silent,
-) -> None:
+    sub: Sublayer, pruned: PrunedSublayer, states: list[States], weights: TokenWeights, *, step: Step = silent
+) -> list[States]:
     """Refit one sublayer in place: the entry matrices, then, on what they give, the exit.
 
-    Args:
-        outputs: `dense_outputs`, where they are known.
+    `states` are used up: they hold all calibration text, and what a batch took is free once it is done.
+
+    Returns:
+        The states of which `dense` is what the next sublayer reads, and `pruned` is still what this one does.
     """
-    outputs = dense_outputs(sub, states) if outputs is None else outputs
     total = 3 * len(states)
     if pruned.entry is not None:
         gram, cross = entry_sums(sub, states, weights.entry, step)
         refit_entry(sub, pruned, gram, cross)
     sums = ExitSums(pruned.layout, sub.exit.weight.device)
-    for n, (state, output) in enumerate(zip(states, outputs, strict=True)):
-        target = output + state.dense - state.pruned
+    following: list[States] = []
+    while states:
+        state = states.pop(0)
+        given = state.dense + sub.exit(sub.hidden(state.dense, state.mask))
         hidden = pruned.hidden(state.pruned, state.mask)
-        sums.add(state.on_real(hidden), state.on_real(target), state.weights_of(weights.exit))
-        step(len(states) + n, total)
+        sums.add(state.on_real(hidden), state.on_real(given - state.pruned), state.weights_of(weights.exit))
+        following.append(replace(state, dense=sub.norm(given)))
+        step(total // 3 + len(following), total)
     refit_exit(sub, pruned, sums)
+    return following
 
 
 @torch.no_grad()
-def advance(
-    sub: Sublayer,
-    pruned: PrunedSublayer,
-    states: list[States],
-    outputs: list[Tensor] | None = None,
-    *,
-    step: Step = silent,
-) -> list[States]:
-    """What the next sublayer reads. Where both models still agree, they share one tensor.
-
-    `states` and `outputs` are used up: they hold all calibration text, and what a batch took is free once it is done.
-
-    Args:
-        outputs: `dense_outputs`, where they are known.
-    """
+def advance(sub: Sublayer, pruned: PrunedSublayer, states: list[States], *, step: Step = silent) -> list[States]:
+    """What the next sublayer reads. Where both models still agree, they share one tensor. `states` are used up."""
     following: list[States] = []
     total = len(states)
     while states:
         state = states.pop(0)
-        output = dense_outputs(sub, [state])[0] if outputs is None else outputs.pop(0)
-        dense = sub.norm(state.dense + output)
-        same = state.pruned is state.dense and pruned.layout.untouched
-        after = dense if same else sub.norm(state.pruned + pruned(state.pruned, state.mask))
-        following.append(replace(state, dense=dense, pruned=after))
+        dense = sub.norm(state.dense + sub.exit(sub.hidden(state.dense, state.mask)))
+        if state.pruned is state.dense and pruned.layout.untouched:
+            following.append(replace(state, dense=dense, pruned=dense))
+        else:
+            following += advance_pruned(sub, pruned, [replace(state, dense=dense)])
+        step(2 * total + len(following), 3 * total)  # before it comes the refit
+    return following
+
+
+@torch.no_grad()
+def advance_pruned(sub: Sublayer, pruned: PrunedSublayer, states: list[States], *, step: Step = silent) -> list[States]:
+    """As `advance`, of states that `refit` returned. `states` are used up."""
+    following: list[States] = []
+    total = len(states)
+    while states:
+        state = states.pop(0)
+        following.append(replace(state, pruned=sub.norm(state.pruned + pruned(state.pruned, state.mask))))
         step(2 * total + len(following), 3 * total)
     return following
 

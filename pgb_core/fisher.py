@@ -69,14 +69,20 @@ def exit_gradients(
     device = sublayers[0].exit.weight.device
     samples = 1 + max(int(batch.indices.max()) for batch in batches)
     likelihood, signs = likelihood_of(model), random_signs(model, batches, samples, seed, DRAWS)
-    found: list[list[Tensor]] = [[] for _ in wanted]
+    tokens = [int(batch.attention_mask.sum()) for batch in batches]
+    found: list[Tensor] = []
     with differentiable_activations(model):
-        for batch in (batch.to(device) for batch in batches):
+        for n, batch in enumerate(batch.to(device) for batch in batches):
             traces, predictions = trace(model, sublayers, batch)
             outputs = [traces[place][1][-1] for place in wanted]
             vs = likelihood.directions(predictions.detach(), signs[:, batch.indices].to(device), batch.attention_mask)
-            gradients = [torch.autograd.grad(predictions, outputs, grad_outputs=v, retain_graph=True) for v in vs]
-            real = batch.attention_mask.bool()
-            for parts, of_directions in zip(found, zip(*gradients, strict=True), strict=True):
-                parts.append(torch.stack([g[real] for g in of_directions]))
-    return [torch.cat(found.pop(0), dim=1) for _ in wanted]  # one after another: they are larger than the model
+            if (
+                not found
+            ):  # all at once: small pieces between what each batch takes and frees would keep that from others
+                found = [output.new_empty(len(vs), sum(tokens), output.shape[-1]) for output in outputs]
+            real, place = batch.attention_mask.bool(), slice(sum(tokens[:n]), sum(tokens[: n + 1]))
+            for k, v in enumerate(vs):
+                gradients = torch.autograd.grad(predictions, outputs, grad_outputs=v, retain_graph=k + 1 < len(vs))
+                for all_gradients, gradient in zip(found, gradients, strict=True):
+                    all_gradients[k, place] = gradient[real]
+    return found

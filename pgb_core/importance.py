@@ -197,7 +197,7 @@ def collect_statistics(
             tokens += int(batch.attention_mask.sum())
             done += len(batch.indices)
             step(done, samples, f"sample {done} of {samples}")
-    return [total.means(tokens, samples) for total in sums]
+    return [sums.pop(0).means(tokens, samples) for _ in sublayers]  # one after another: they are larger than the model
 
 
 # --- scores from the statistics ------------------------------------------------------------------------------------

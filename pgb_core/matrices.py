@@ -9,6 +9,7 @@ module.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,17 @@ class MatrixView:
     """Share of the matrix's importance inside each group."""
     dense: NDArray[np.float32] | None
     """Weights of the checkpoint; None when its file is gone, or is another one than when the run began."""
+
+    @functools.cached_property
+    def weight_limit(self) -> float:
+        """Where the color scale of weights saturates, never 0: the 99.5th percentile of their magnitude.
+
+        Of the checkpoint's weights, else of the kept: one scale for before and after, so that the eye can compare.
+        """
+        weights = self.dense
+        if weights is None and self.pruned is not None:
+            weights = self.pruned[self.layout.mask()]
+        return float(np.quantile(np.abs(weights), 0.995)) or 1.0 if weights is not None and weights.size else 1.0
 
 
 def to_levels(importance: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

@@ -27,13 +27,17 @@ from pgb_core.importance import SublayerStatistics, TokenWeights, collect_statis
 from pgb_core.joint import Restored, Together, divergence_of_drops, settle
 from pgb_core.layout import Layout, SublayerShape, rectangle_layout
 from pgb_core.magnitude import magnitude_layouts
+from pgb_core.memory import release
 from pgb_core.options import TABLE_METHODS, Option, all_candidates
 from pgb_core.pricing import price_candidates, pricing_batches
 from pgb_core.progress import Step, silent
 from pgb_core.untied import all_tiled_matrices, price_untied
 
-BATCH, BATCH_TOKENS = 32, 1024
-"""Most texts and most tokens of a batch: the activations of all layers are held for the backward pass."""
+BATCH = 32
+"""Most texts of a batch."""
+_MOST_TOKENS = {"cpu": 1024, "cuda": 16_384}
+_ACTIVATION_BYTES = {"cpu": 2**29, "cuda": 2**33}
+"""Most tokens of a batch by kind of device, and most memory: a backward pass holds the activations of all layers."""
 GRAM_TOKENS = 20
 """Tokens behind an exit's Gram matrix, for each of its rows."""
 
@@ -59,7 +63,7 @@ class Scores:
     @property
     def batches(self) -> list[Batch]:
         """The calibration text, from short to long."""
-        return list(batches(self.calibration, BATCH, tokens=BATCH_TOKENS))
+        return list(batches(self.calibration, BATCH, tokens=batch_tokens(self.sublayers)))
 
     def refit(self, layouts: Sequence[Layout], *, step: Step = silent) -> list[PrunedSublayer]:
         """Stage 4 for any layouts."""
@@ -79,15 +83,28 @@ def score(
     statistics = collect_statistics(
         model,
         sublayers,
-        list(batches(calibration, BATCH, tokens=BATCH_TOKENS)),
+        list(batches(calibration, BATCH, tokens=batch_tokens(sublayers))),
         len(calibration),
         exit_every=exit_every(sum(len(example.input_ids) for example in calibration), len(calibration), sublayers),
         fisher=importance == "fisher",
         seed=seed,
         step=step,
     )
+    release()
     found = [matrix_importance(sub, stats, importance) for sub, stats in zip(sublayers, statistics, strict=True)]
+    release()
     return Scores(model, sublayers, calibration, statistics, found, [stats.weights for stats in statistics])
+
+
+def batch_tokens(sublayers: Sequence[Sublayer]) -> int:
+    """Most tokens of a batch, so that what a backward pass holds of it stays within bounds."""
+    kind = "cuda" if sublayers[0].exit.weight.is_cuda else "cpu"
+    of_a_token = 0
+    for sub in sublayers:
+        given, read, hidden = sub.shape.inner * len(sub.entries), sub.shape.inner, sub.shape.hidden
+        of_a_token += 4 * (given + read + 4 * hidden)  # of `hidden` values: input, output, their sum and its norm
+        of_a_token += 4 * (given + hidden)  # gradients of what the matrices give
+    return max(1, min(_MOST_TOKENS[kind], _ACTIVATION_BYTES[kind] // of_a_token))
 
 
 def exit_every(tokens: int, samples: int, sublayers: Sequence[Sublayer]) -> int:
@@ -109,7 +126,7 @@ def candidates_of(method: str, scores: Scores, *, seed: int = 0, step: Step = si
 def tables_of(method: str, scores: Scores, candidates: Candidates, *, seed: int = 0, step: Step = silent) -> Tables:
     """Stage 3a: the prices of all that `candidates_of` the same method found."""
     price: Callable[..., Tables] = price_candidates if method in TABLE_METHODS else price_untied
-    fit, test = pricing_batches(scores.calibration, seed, BATCH, BATCH_TOKENS)
+    fit, test = pricing_batches(scores.calibration, seed, BATCH, batch_tokens(scores.sublayers))
     return price(scores.model, scores.sublayers, scores.statistics, candidates, fit, test, step=step)
 
 
@@ -142,7 +159,7 @@ def choose_options(sublayers: Sequence[Sublayer], tables: Tables, method: str, g
 
 def joint_drops(scores: Scores, *, seed: int = 0) -> Together:
     """What drops lose together, on the text that the prices are measured on."""
-    fit, test = pricing_batches(scores.calibration, seed, BATCH, BATCH_TOKENS)
+    fit, test = pricing_batches(scores.calibration, seed, BATCH, batch_tokens(scores.sublayers))
     return divergence_of_drops(scores.model, scores.sublayers, scores.weights, fit, test)
 
 

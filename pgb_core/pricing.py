@@ -29,12 +29,13 @@ from pgb_core.grouped import cut
 from pgb_core.importance import SublayerStatistics
 from pgb_core.layout import Layout, untouched_layout
 from pgb_core.least_squares import ridge
+from pgb_core.memory import release
 from pgb_core.options import Option
 from pgb_core.progress import Step, silent
 
 FIT_TOKENS, TEST_TOKENS = 8_192, 8_192
 """Calibration tokens on which options are refitted, and further ones that measure them."""
-AT_ONCE = 8
+AT_ONCE = 4
 """Sublayers whose gradients are held at once: they are larger than the model, and a pass for some more costs little."""
 
 
@@ -175,6 +176,7 @@ def markets(
     for i, (sub, stats) in enumerate(zip(sublayers, statistics, strict=True)):
         if not gradients:
             gradients = exit_gradients(model, sublayers, test, range(i, min(i + AT_ONCE, len(sublayers))))
+        release()
         yield market_of(sub, stats, fit_states, test_states, gradients.pop(0))
         whole = cut(sub, untouched_layout(sub.shape))
         fit_states, test_states = (advance(sub, whole, list(states)) for states in (fit_states, test_states))
@@ -193,13 +195,16 @@ def price_candidates(
     """The option table of every sublayer, cheapest first."""
     tables: list[list[Option]] = []
     total, done = sum(len(layouts) for layouts in candidates), 0
-    for market, layouts in zip(markets(model, sublayers, statistics, fit, test), candidates, strict=True):
+    found = markets(model, sublayers, statistics, fit, test)
+    for layouts in candidates:
+        market = next(found)
         options: list[Option] = []
         for n, layout in enumerate(layouts):
             step(done, total, f"pricing the {market.sub.name}, option {n + 1} of {len(layouts)}")
             options.append(Option(layout, price(market, layout)))
             done += 1
         tables.append(sorted(options, key=lambda option: (option.cost, option.loss)))
+        del market  # or it would still be there while the next one is made
     return tables
 
 

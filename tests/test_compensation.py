@@ -26,7 +26,7 @@ def test_a_dropped_sublayer_keeps_the_mean_of_its_target(network: Network) -> No
     sub = network.sublayers[1]
     states = first_states(network.model, network.batches)
     pruned = cut(sub, dropped_layout(sub.shape))
-    refit(sub, pruned, states, network.weights[1])
+    refit(sub, pruned, list(states), network.weights[1])
     with torch.no_grad():
         outputs = torch.cat([sub.exit(sub.hidden(s.dense, s.mask))[s.real] for s in states])
         weights = torch.cat([s.weights_of(network.weights[1].exit) for s in states])
@@ -121,7 +121,7 @@ def test_each_row_of_a_matrix_that_stands_alone_is_the_least_squares_fit_of_its_
         first = network.sublayers[0]
         states = advance(first, cut(first, rectangle_layout(first.shape, np.array([0, 2, 3]))), states)
     pruned = cut(sub, layout)
-    refit(sub, pruned, states, network.equal_weights)
+    refit(sub, pruned, list(states), network.equal_weights)
     assert pruned.entry is not None
     with torch.no_grad():
         dense, ours, hidden, target = (

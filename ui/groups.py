@@ -88,7 +88,7 @@ def window(view: MatrixView, color: figures.Color, group: int | None, weight: Fo
     """Every single weight of a part of the matrix."""
     title = "Exact window" if group is None else f"Exact window on group {group}"
     st.subheader(title, anchor=False, help=words.WINDOW)
-    stages = {stage: text for stage, text in figures.STAGES.items() if figures.panel(view, stage, color) is not None}
+    stages = figures.stages(view, color)
     controls = st.columns([2, 2, 2], vertical_alignment="bottom")
     with controls[0]:
         asked = url.select(

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from pgb_core.figures.pooling import pool
-from pgb_core.figures.style import BADGE, FOLLOWED, GRID, OUTLINE, RISING, SIGNED, frame, symmetric_limit
+from pgb_core.figures.style import BADGE, FOLLOWED, GRID, OUTLINE, RISING, SIGNED, frame
 from pgb_core.following import Followed
 from pgb_core.layout import IntArray
 from pgb_core.matrices import DECADES, MatrixView
@@ -23,6 +23,7 @@ STAGES: dict[Stage, str] = {
     "pruned": "Pruned",
 }
 WINDOW = 256
+ALL = slice(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,27 +35,30 @@ class Panel:
     column_order: IntArray
 
 
-def panel(view: MatrixView, stage: Stage, color: Color) -> Panel | None:
-    """The values of one stage of `view`; None when they need weights that are gone, or were never there."""
-    layout = view.layout
-    if stage == "original":
-        rows, columns = np.arange(layout.rows), np.arange(layout.columns)
-    else:
-        rows, columns = layout.row_order(), layout.column_order()
-    source = view.importance if color == "importance" else view.pruned if stage == "pruned" else view.dense
+def stages(view: MatrixView, color: Color) -> dict[Stage, str]:
+    """The stages that can be drawn, with their titles: weights may be gone, or were never there."""
+    return {stage: title for stage, title in STAGES.items() if _source(view, stage, color) is not None}
+
+
+def panel(view: MatrixView, stage: Stage, color: Color, rows: slice = ALL, columns: slice = ALL) -> Panel | None:
+    """The values of one of the `stages` of `view`, in the places `rows` and `columns`; None of another."""
+    layout, source = view.layout, _source(view, stage, color)
     if source is None:
         return None
+    original = stage == "original"
+    row_order = (np.arange(layout.rows) if original else layout.row_order())[rows]
+    column_order = (np.arange(layout.columns) if original else layout.column_order())[columns]
+    block = np.ix_(row_order, column_order)
+    values = source[block]
     if stage == "pruned":
-        source = np.where(layout.mask(), source, np.float32(np.nan))
-    return Panel(source[np.ix_(rows, columns)], rows, columns)
+        values[~layout.mask()[block]] = np.nan
+    return Panel(values, row_order, column_order)
 
 
-def weight_limit(view: MatrixView) -> float:
-    """The one color range of all stages of `view`, so that before and after can be compared by eye."""
-    if view.dense is not None:
-        return symmetric_limit(view.dense)
-    kept = None if view.pruned is None else view.pruned[view.layout.mask()]
-    return symmetric_limit(kept) if kept is not None and kept.size else 1.0
+def _source(view: MatrixView, stage: Stage, color: Color) -> NDArray[np.float32] | None:
+    if color == "importance":
+        return view.importance
+    return view.pruned if stage == "pruned" else view.dense
 
 
 def overview(view: MatrixView, stage: Stage, color: Color, followed: Followed | None = None) -> go.Figure | None:
@@ -77,7 +81,7 @@ def overview(view: MatrixView, stage: Stage, color: Color, followed: Followed | 
             dx=columns,
             hoverongaps=False,
             hovertemplate=f"row %{{y:.0f}}, column %{{x:.0f}}<br>{_value(color)}{cell}<extra></extra>",
-            **_colors(color, weight_limit(view)),
+            **_colors(color, view.weight_limit),
         )
     )
     if stage != "original":
@@ -109,18 +113,18 @@ def window(
 
     `followed` is ringed where it is among them.
     """
-    shown = panel(view, stage, color)
-    if shown is None:
-        return None
     rows = slice(first_row, min(first_row + WINDOW, view.layout.rows))
     columns = slice(first_column, min(first_column + WINDOW, view.layout.columns))
-    values = shown.values[rows, columns]
-    original = np.empty((*values.shape, 2), dtype=np.int16 if max(view.layout.mask().shape) < 2**15 else np.int32)
-    original[..., 0] = shown.row_order[rows, None]
-    original[..., 1] = shown.column_order[None, columns]
+    shown = panel(view, stage, color, rows, columns)
+    if shown is None:
+        return None
+    largest = max(view.layout.rows, view.layout.columns)
+    original = np.empty((*shown.values.shape, 2), dtype=np.int16 if largest < 2**15 else np.int32)
+    original[..., 0] = shown.row_order[:, None]
+    original[..., 1] = shown.column_order[None, :]
     figure = go.Figure(
         go.Heatmap(
-            z=_drawn(values, color),
+            z=_drawn(shown.values, color),
             y0=rows.start,
             dy=1,
             x0=columns.start,
@@ -129,7 +133,7 @@ def window(
             customdata=original,
             hovertemplate="drawn at row %{y}, column %{x}<br>original row %{customdata[0]}, column %{customdata[1]}"
             f"<br>{_value(color)}<extra></extra>",
-            **_colors(color, weight_limit(view)),
+            **_colors(color, view.weight_limit),
         )
     )
     if stage != "original":
@@ -147,13 +151,12 @@ def window_table(
     view: MatrixView, stage: Stage, color: Color, first_row: int, first_column: int
 ) -> dict[str, NDArray[Any]]:
     """The values of `window` by column; the first column and the headings name the original rows and columns."""
-    shown = panel(view, stage, color)
+    rows, columns = slice(first_row, first_row + WINDOW), slice(first_column, first_column + WINDOW)
+    shown = panel(view, stage, color, rows, columns)
     if shown is None:
         return {}
-    values = shown.values[first_row : first_row + WINDOW, first_column : first_column + WINDOW]
-    columns = shown.column_order[first_column : first_column + WINDOW]
-    rows: dict[str, NDArray[Any]] = {"original row": shown.row_order[first_row : first_row + WINDOW]}
-    return rows | {str(column): values[:, place] for place, column in enumerate(columns)}
+    table: dict[str, NDArray[Any]] = {"original row": shown.row_order}
+    return table | {str(column): shown.values[:, place] for place, column in enumerate(shown.column_order)}
 
 
 def group_table(view: MatrixView) -> list[dict[str, Any]]:

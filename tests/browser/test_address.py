@@ -10,8 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from pgb_core.settings import get_settings
-from tests.browser.test_app import choose, click_first_group
-from tests.browser.test_pages import settled
+from tests.browser.visitor import GROUP_MARKS, choose, click_mark, settled
 from tests.sample_run import make_sample_run
 
 pytestmark = pytest.mark.timeout(240)
@@ -35,8 +34,7 @@ def copied(page: Page) -> str:
 
 def test_a_copied_link_restores_matrix_group_weight_and_window(page: Page, server: str, run: Path) -> None:
     page.goto(f"{server}/matrix?run={run.name}&layer=1&matrix=feed_forward.output")
-    settled(page)
-    click_first_group(page)
+    click_mark(page.locator(GROUP_MARKS).first)
     expect(page).to_have_url(re.compile("group=1"))
     page.get_by_role("spinbutton", name="Original row").fill("3")
     page.keyboard.press("Tab")

@@ -11,24 +11,10 @@ from playwright.sync_api import Page, expect
 
 from pgb_core import matrices, store
 from pgb_core.settings import get_settings
+from tests.browser.visitor import GROUP_MARKS, choose, click_mark
 from tests.sample_run import SampleShape, make_sample_run
 
 pytestmark = pytest.mark.timeout(240)
-
-
-def choose(page: Page, label: str, option: str) -> None:
-    """Pick `option` in the select box `label`."""
-    page.get_by_role("combobox", name=re.compile(label)).click()
-    page.get_by_role("option", name=option, exact=True).click()
-
-
-def click_first_group(page: Page) -> None:
-    """Click the marker of group 1 in the pruned overview: the chart's own layer lies above it and takes the click."""
-    marker = page.locator(".st-key-overview_pruned .scatterlayer .points path").first
-    marker.scroll_into_view_if_needed()
-    place = marker.bounding_box()
-    assert place is not None
-    page.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
 
 
 def test_a_deep_link_on_a_cold_server_opens_its_group_and_a_click_another(page: Page, server: str) -> None:
@@ -44,7 +30,7 @@ def test_a_deep_link_on_a_cold_server_opens_its_group_and_a_click_another(page: 
     assert re.search(rf"/matrix\?run={run.name}&layer={layer + 1}&matrix={kind}\.{name}&group=2", page.url)
 
     # a heatmap's marker and the table of groups both write the URL
-    click_first_group(page)
+    click_mark(page.locator(GROUP_MARKS).first)
     expect(page.get_by_role("heading", name="Exact window on group 1")).to_be_visible()
     expect(page).to_have_url(re.compile("group=1"))
 

@@ -9,6 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from pgb_core.settings import get_settings
+from tests.browser.visitor import settled
 from tests.sample_run import make_sample_run
 from ui.frame import PAGES
 
@@ -33,13 +34,6 @@ def violations(page: Page) -> list[str]:
         for selector in [" ".join(map(str, node["target"]))]
         if not any(violation["id"] == rule and part in selector for rule, part in FRAMEWORK)
     ]
-
-
-def settled(page: Page) -> None:
-    """Wait until the page is drawn and its script has ended."""
-    expect(page.get_by_text("Copy link")).to_be_visible()
-    expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
-    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from pgb_core import store, sweep_spec
 from pgb_core.settings import get_settings
-from tests.browser.test_app import choose
+from tests.browser.visitor import choose, click_mark
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -42,11 +42,7 @@ def test_a_sweep_is_started_found_again_and_leads_to_a_run_and_a_comparison(
     expect(page.get_by_text("The sweep is done: 3 points.")).to_be_visible(timeout=300_000)
     expect(page.locator(".js-plotly-plot")).to_have_count(1)
 
-    page.get_by_text("Whiskers are one standard error").scroll_into_view_if_needed()
-    page.wait_for_timeout(2000)  # the chart is drawn twice: as it comes, and at its width
-    place = page.locator(".st-key-trade_off .scatterlayer .points path").last.bounding_box()
-    assert place is not None
-    page.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    click_mark(page.locator(".st-key-trade_off .scatterlayer .points path").last)
     expect(page.get_by_role("heading", name="Result")).to_be_visible()
     opened = re.search(r"run=([0-9a-f-]+)", page.url)
     assert opened is not None

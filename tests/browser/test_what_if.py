@@ -11,7 +11,7 @@ from benchmarks.synthetic_record import make_record
 from pgb_core import replan, scored
 from pgb_core.constraints import Constraints
 from pgb_core.settings import get_settings
-from tests.browser.test_pages import settled
+from tests.browser.visitor import settled
 from tests.sample_latency import SIZES, keep_sample_table
 
 pytestmark = pytest.mark.timeout(240)

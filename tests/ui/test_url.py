@@ -55,7 +55,8 @@ def test_a_slider_is_not_set_back_to_what_it_just_sent() -> None:
     """The visitor may have moved on; only a value that came from elsewhere is put in the browser."""
     app = AppTest.from_function(slider_page).run()
     moved = app.slider[0].set_value(4).run()
-    assert moved.query_params["group"] == "4" and moved.slider[0].value == 4
+    assert moved.query_params["group"] == "4"
+    assert moved.slider[0].value == 4
     assert not moved.slider[0].proto.set_value
     moved.query_params["group"] = "7"
     led = moved.run()
