@@ -106,7 +106,7 @@ def exit_gradients(
             traces, logits = trace(model, sublayers, batch)
             outputs = [traces[place][1][-1] for place in wanted]
             vs = directions(logits.detach(), signs[:, batch.indices].to(device))
-            if not found:  # all at once: small pieces between what each batch takes and frees would keep that from others
+            if not found:  # all at once: small pieces would lie between what each batch takes and frees
                 found = [output.new_empty(len(vs), sum(tokens), output.shape[-1]) for output in outputs]
             real, place = batch.attention_mask.bool(), slice(sum(tokens[:n]), sum(tokens[: n + 1]))
             for k, v in enumerate(vs):
