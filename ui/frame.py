@@ -10,6 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from pgb_core import memory
 from ui import uploads, url
 
 PAGES = {
@@ -46,6 +47,7 @@ def run() -> None:
     if target in PAGES:
         st.switch_page(path(target), query_params=query)
     uploads.sweep()
+    _session()
     tools = st.container(horizontal=True, horizontal_alignment="right", key="frame_tools")
     chosen.run()
     url.settle()
@@ -91,6 +93,12 @@ def _copy_link() -> None:
         st.caption("Opens this page as you see it now, for whoever can reach this server.")
         with st.container(key="copy_link_address"):
             st.code(url.here(), language=None, wrap_lines=True)
+
+
+@st.cache_resource(scope="session", on_release=lambda _: memory.release(), show_spinner=False)
+def _session() -> bool:
+    """There as long as the session is; what it took goes back to the system with it."""
+    return True
 
 
 def _home() -> None:
