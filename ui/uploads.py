@@ -23,6 +23,15 @@ CHECKPOINT_TYPES = ("safetensors", "json", "txt")
 _PARTIAL = ".part"
 
 
+def within_limit(file: Any) -> Any:
+    """An uploaded table; None, and a line, for one over the limit, which a browser may send whatever the form says."""
+    limit = get_settings().max_upload_megabytes
+    if file is None or file.size <= limit * 2**20:
+        return file
+    st.error(f"This file has {file.size / 2**20:.0f} MB, the limit is {limit} MB.")
+    return None
+
+
 def keep(file: BinaryIO, name: str) -> Path:
     """Store `file` for a run to read and return where; only the ending of `name` is used, never the name."""
     folder = _folder()
