@@ -44,9 +44,7 @@ def fisher_importance(weight: Array, fisher: Array) -> Array:
 
 def damped(gram: Array, damping: float = GRAM_DAMPING) -> Array:
     """`gram` with `damping` times its mean diagonal added to the diagonal."""
-    eye = _library(gram).eye(len(gram), dtype=gram.dtype, device=gram.device)
-    raised: Array = gram + damping * gram.diagonal().mean() * eye
-    return raised
+    return _raised(gram, damping * gram.diagonal().mean())
 
 
 def ridge_equations(cross: Array, gram: Array, current: Array, damping: float = REFIT_DAMPING) -> tuple[Array, Array]:
@@ -64,8 +62,15 @@ def ridge_equations(cross: Array, gram: Array, current: Array, damping: float = 
     scale = gram.diagonal()[:-1].mean() if len(gram) > 1 else gram[-1, -1]
     pull = library.full((len(gram),), float(damping * scale), dtype=gram.dtype, device=gram.device)
     pull[-1] *= _BIAS_DAMPING
-    system: Array = gram + library.diag(pull)
-    return system, cross + current * pull
+    return _raised(gram, pull), cross + current * pull
+
+
+def _raised(gram: Array, pull: Any) -> Array:
+    """A copy of `gram` with `pull` added to its diagonal; a matrix of zeros beside it would take as much again."""
+    raised: Any = gram + 0.0
+    raised.reshape(-1)[:: len(gram) + 1] += pull
+    found: Array = raised
+    return found
 
 
 def _library(array: Any) -> Any:

@@ -48,7 +48,7 @@ class SublayerStatistics:
     entry_gram: Tensor
     """(hidden + 1, hidden + 1)"""
     exit_gram: Tensor
-    """(inner + 1, inner + 1)"""
+    """(inner + 1, inner + 1); empty once stage 2 has used it up: all of them are larger than the model"""
     weights: TokenWeights
     entry_sensitivity: tuple[Tensor, ...]
     """(inner,) per entry matrix: q_i = mean_t (dL/dy_ti)^2"""

@@ -117,9 +117,20 @@ def exit_every(tokens: int, samples: int, sublayers: Sequence[Sublayer]) -> int:
 
 
 def candidates_of(method: str, scores: Scores, *, seed: int = 0, step: Step = silent) -> Candidates:
-    """Stage 2, permutation and grouping: what `method`, and those that share its table, may do with each sublayer."""
+    """Stage 2, permutation and grouping: what `method`, and those that share its table, may do with each sublayer.
+
+    For these the Gram matrices of what the exits read are used up: nobody needs them afterwards.
+
+    Raises:
+        ValueError: they were used up already.
+    """
     if method in TABLE_METHODS:
-        return all_candidates(scores.sublayers, scores.statistics, scores.importance, seed=seed, step=step)
+        if any(not stats.exit_gram.numel() for stats in scores.statistics):
+            raise ValueError("these scores have been asked for candidates before")
+        found = all_candidates(scores.sublayers, scores.statistics, scores.importance, seed=seed, step=step)
+        scores.statistics[:] = [replace(s, exit_gram=s.exit_gram.new_empty(0)) for s in scores.statistics]
+        release()
+        return found
     return all_tiled_matrices(scores.sublayers, scores.importance, seed=seed, step=step)
 
 

@@ -133,7 +133,7 @@ def price_rectangle(market: Market, layout: Layout) -> float:
     columns = np.concatenate([*(block.columns for block in layout.exit_linear().blocks), [sub.shape.inner]])
     kept = torch.from_numpy(columns.astype(np.int64)).to(market.gram.device)
     dense = torch.cat([sub.exit.weight, sub.exit.bias[:, None]], dim=1)  # (hidden, inner + 1)
-    solution = ridge(market.cross[:, kept], market.gram[kept][:, kept], dense[:, kept])
+    solution = ridge(market.cross[:, kept], market.gram[kept[:, None], kept], dense[:, kept])
     found = torch.addmm(solution[:, -1], market.test.hidden[:, kept[:-1]], solution[:, :-1].T)
     return market.probe.loss(found - market.test.targets)
 
