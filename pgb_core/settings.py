@@ -61,6 +61,11 @@ class Settings:
     show_samples: int = _setting(1, "Whether the sample runs that are shipped are listed: 1 lists them, 0 hides them.")
     threads: int = _setting(0, "CPU threads of a run; 0 takes all cores.")
 
+    @property
+    def uploads_dir(self) -> Path:
+        """Folder with what visitors have uploaded, under random names."""
+        return self.cache_dir / "uploads"
+
 
 def get_settings() -> Settings:
     """Settings from the defaults and the environment, e.g. `PGB_RUNS_DIR=/data/runs`.
