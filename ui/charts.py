@@ -13,6 +13,7 @@ from pgb_core.figures.export import Rows, csv_text, file_name, stand_alone
 
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
 TWIN = "The same as a table"
+Figure = go.Figure
 
 _PICTURES = st.components.v2.component(
     "pgb_pictures",

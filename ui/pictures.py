@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from pgb_core import matrices
@@ -21,6 +20,7 @@ from pgb_core.figures.thumbnails import Key, Thumbnail
 from pgb_core.following import Followed
 from pgb_core.matrices import MatrixView
 from pgb_core.store import Run
+from ui.charts import Figure
 
 _FILES = ("layout.json", "layout.safetensors", "importance.safetensors", "model/model.safetensors")
 _MATRICES = 3
@@ -32,11 +32,11 @@ class Pictures:
 
     def __init__(self, view: MatrixView) -> None:
         self.view = view
-        self._overviews: dict[tuple[Stage, Color], go.Figure | None] = {}
+        self._overviews: dict[tuple[Stage, Color], Figure | None] = {}
         self._moves: tuple[Step, ...] | None = None
-        self._animation: go.Figure | None = None
+        self._animation: Figure | None = None
 
-    def overview(self, stage: Stage, color: Color, followed: Followed | None) -> go.Figure | None:
+    def overview(self, stage: Stage, color: Color, followed: Followed | None) -> Figure | None:
         """As `figures.matrix.overview`."""
         if followed is not None:
             return figures.overview(self.view, stage, color, followed)
@@ -50,7 +50,7 @@ class Pictures:
         self._moves = self._moves or permuting.steps(self.view)
         return self._moves
 
-    def animation(self, followed: Followed | None) -> go.Figure:
+    def animation(self, followed: Followed | None) -> Figure:
         """As `figures.permuting.animation`."""
         if followed is not None:
             return permuting.animation(self.view, self.moves, followed)
