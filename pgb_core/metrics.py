@@ -19,7 +19,7 @@ TITLES: dict[str, str] = {
     "accuracy": "Accuracy",
     "f1": "F1",
     "matthews": "Matthews correlation",
-    "pearson_spearman": "Pearson/Spearman mean",
+    "pearson_spearman": "Pearson/Spearman",
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
     "exact_match": "Exact match",
