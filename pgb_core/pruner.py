@@ -86,7 +86,7 @@ def prune(
             torch.manual_seed(spec.seed)
             return _run(spec, folder, report, shared)
 
-    return recorded(folder, spec, work, on_progress)
+    return recorded(folder, spec.to_dict(), work, on_progress)
 
 
 # --- the stages ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -350,7 +351,8 @@ def test_an_upload_stays_while_a_run_waits_for_it() -> None:
     assert not evaluation.exists()
 
 
-def test_a_hub_id_must_look_like_one(submitted: list[PruneSpec]) -> None:
+def test_a_hub_id_must_look_like_one(submitted: list[PruneSpec], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "asked", lambda name: Future())  # the Hub has not answered yet
     app = visit("prune")
     app.selectbox(key="checkpoint").set_value(sources.HUB).run()
     app.selectbox(key="hub_known").set_value(sources.OTHER).run()
