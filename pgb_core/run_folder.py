@@ -10,6 +10,7 @@ and every change of a run moves its folder's time of change. `pgb_core.store` is
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import time
@@ -122,6 +123,21 @@ def write_status(path: Path, status: Status) -> Status:
     stamped = replace(status, updated=time.time())
     write_json(path / "status.json", asdict(stamped))
     return stamped
+
+
+def write_last_status(path: Path, status: Status) -> None:
+    """As `write_status`, also where the disk has no room for a second file: then over the first.
+
+    Raises:
+        OSError: not even that can be written.
+    """
+    try:
+        write_status(path, status)
+    except OSError:
+        text = json.dumps(asdict(replace(status, updated=time.time())), allow_nan=False)
+        with (path / "status.json").open("r+", encoding="utf-8") as file:
+            file.write(text)
+            file.truncate()
 
 
 def request_cancel(path: Path) -> None:

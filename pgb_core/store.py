@@ -36,6 +36,7 @@ from pgb_core.run_folder import (
     request_cancel,
     run_at,
     withdraw_cancel,
+    write_last_status,
     write_status,
     write_words,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "withdraw_cancel",
     "write_json",
     "write_label",
+    "write_last_status",
     "write_status",
 ]
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import streamlit as st
 
 from pgb_core import store, sweep_spec
-from pgb_core.errors import CheckpointError, RunError
+from pgb_core.errors import CheckpointError, PGBError, RunError, TaskError
 from pgb_core.inspection import TOKENIZER_FILES, WEIGHTS, admit
 from pgb_core.settings import get_settings
 
@@ -24,7 +24,14 @@ _PARTIAL = ".part"
 
 
 def keep(file: BinaryIO, name: str) -> Path:
-    """Store `file` for a run to read and return where; only the ending of `name` is used, never the name."""
+    """Store `file` for a run to read and return where; only the ending of `name` is used, never the name.
+
+    Raises:
+        TaskError: it is too large.
+        OSError: it cannot be written.
+    """
+    _check_size("the file has", file.seek(0, os.SEEK_END), get_settings().max_upload_megabytes, TaskError, "UPLOAD")
+    file.seek(0)
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
     ending = next((ending for ending in TYPES if name.lower().endswith(f".{ending}")), TYPES[0])
@@ -77,9 +84,15 @@ def _named(files: Sequence[tuple[str, BinaryIO]]) -> dict[str, BinaryIO]:
         found[target] = file
         total += file.seek(0, os.SEEK_END)
     limit = get_settings().max_checkpoint_megabytes
-    if total > limit * 10**6:
-        raise CheckpointError(f"the files have {total / 1e6:.0f} MB together, the limit is {limit} MB.")
+    _check_size("the files together have", total, limit, CheckpointError, "CHECKPOINT")
     return found
+
+
+def _check_size(what: str, size: int, limit: int, error: type[PGBError], setting: str) -> None:
+    if size > limit * 10**6:
+        raise error(
+            f"{what} {size / 1e6:.1f} MB, the limit is {limit} MB; take less, or raise PGB_MAX_{setting}_MEGABYTES."
+        )
 
 
 def stored(file: Any) -> str:

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from pgb_core import demo, jobs, store
 from pgb_core.corpora import CORPORA
-from pgb_core.errors import JobRejected
+from pgb_core.errors import JobRejected, TaskError
 from pgb_core.settings import get_settings
 from pgb_core.spec import BASELINES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
@@ -323,6 +323,14 @@ def test_an_upload_is_kept_under_a_name_of_the_server(submitted: list[PruneSpec]
     assert kept.parent == get_settings().cache_dir / "uploads"
     assert "evil" not in kept.name
     assert submitted[0].eval_file is None
+
+
+def test_an_upload_above_the_limit_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGB_MAX_UPLOAD_MEGABYTES", "1")
+    with pytest.raises(TaskError, match=r"1\.1 MB, the limit is 1 MB; take less, or raise PGB_MAX_UPLOAD_MEGABYTES"):
+        uploads.keep(io.BytesIO(bytes(1_100_000)), "a.csv")
+    assert not (get_settings().cache_dir / "uploads").exists()
+    assert uploads.keep(io.BytesIO(bytes(1_000_000)), "a.csv").stat().st_size == 1_000_000
 
 
 def test_uploads_are_removed_after_their_time() -> None:
