@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pgb_core import __version__, arguments, console, jobs, store, sweep_spec, sweep_table
+from pgb_core import __version__, arguments, console, jobs, processes, store, sweep_spec, sweep_table
 from pgb_core.data_files import Columns
 from pgb_core.errors import JobCancelled, explain
 from pgb_core.export import FORMATS
@@ -50,8 +50,14 @@ def demo(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     return Answer(summary(task_for(args.task)), str(folder))
 
 
-def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
-    """Prune a checkpoint into a run folder."""
+def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer | None:
+    """Prune a checkpoint into a run folder; a process that only helps another one has no answer."""
+    if not processes.first():
+        with jobs.cancellable(args.out):
+            from pgb_core.pruner import help_recover
+
+            help_recover(spec_from(args), args.out)
+        return None
     if not args.queued:
         store.withdraw_cancel(args.out)
     with jobs.cancellable(args.out):
@@ -358,6 +364,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_libraries()
     printer = console.ProgressPrinter(sys.stderr)
     try:
+        if args.run is not prune:
+            processes.refuse_several(args.run.__name__)
         with console.only_the_answer_on_stdout():
             answer = args.run(args, printer)
     except (Exception, KeyboardInterrupt) as error:
@@ -368,6 +376,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pgb: {line}", file=sys.stderr)
         return _CANCELLED if isinstance(error, JobCancelled | KeyboardInterrupt) else _USER_ERROR
     printer.close()
+    if answer is None:
+        return 0
     return _print(console.to_json(answer.value) if args.json else answer.text)
 
 

@@ -26,7 +26,9 @@ from pgb_core.status import Job, Status, alive, this_process
 
 SCHEMA = 1
 _CANCEL = "cancel"
-_PARTIAL_MODEL = ".model"
+_MODEL, _PARTIAL_MODEL = "model", ".model"
+LENT = ".recovery"
+"""A checkpoint that other processes of the run help to recover."""
 _LABEL = "label.json"
 
 
@@ -69,7 +71,7 @@ class Run:
 
     @property
     def model_dir(self) -> Path:
-        return self.path / "model"
+        return self.path / _MODEL
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -104,18 +106,18 @@ def claim(path: Path, job: Job = "prune") -> Status:
 
 def discard_results(path: Path) -> None:
     """Remove what a run that did not come to its end wrote into its folder; spec, status and log stay."""
-    for name in ("model", _PARTIAL_MODEL):
+    for name in (_MODEL, _PARTIAL_MODEL, LENT):
         shutil.rmtree(path / name, ignore_errors=True)
     for name in _RESULTS:
         (path / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def new_model(path: Path) -> Iterator[Path]:
-    """A folder to write the pruned checkpoint of run folder `path` into; it appears as `model` only when whole."""
+def new_model(path: Path, name: str = _MODEL) -> Iterator[Path]:
+    """A folder to write a pruned checkpoint of run folder `path` into; it appears as `name` only when whole."""
     partial = path / _PARTIAL_MODEL
     yield partial
-    partial.rename(path / "model")
+    partial.rename(path / name)
 
 
 def write_status(path: Path, status: Status) -> Status:
