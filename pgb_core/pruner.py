@@ -187,6 +187,7 @@ def _recover(spec: PruneSpec, model: nn.Module, shared: Shared, step: Step) -> r
         epochs=spec.recover_epochs,
         learning_rate=recovery.default_learning_rate(encoder_sublayers(loaded.model)[0].shape.hidden),
         metric=loaded.data.task.metric,
+        positive=loaded.data.task.positive,
         seed=spec.seed,
         device=loaded.device,
         step=step,

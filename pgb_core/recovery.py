@@ -41,6 +41,8 @@ CHECKS = 2
 PATIENCE = 6
 """Looks without a better one after which training stops."""
 
+Score = Callable[[torch.Tensor, torch.Tensor], float]
+"""Of predictions on labels."""
 Watch = Callable[[int, float], bool]
 """Called after every step with the number of steps done and the loss of its batch; true ends the training."""
 
@@ -93,6 +95,7 @@ def recover(
     learning_rate: float,
     batch_size: int = 32,
     metric: str,
+    positive: int = 1,
     seed: int,
     device: torch.device,
     step: Step = silent,
@@ -108,6 +111,7 @@ def recover(
     Args:
         examples: training examples; evaluation data has no place here.
         metric: of the task; of question answering, whose texts are not compared here, spans of tokens are scored.
+        positive: label that F1 is of.
 
     Raises:
         PGBError: the loss is no longer finite.
@@ -119,8 +123,9 @@ def recover(
     aside = [example for position, example in enumerate(examples) if position in positions]
     trained = [example for position, example in enumerate(examples) if position not in positions]
     total = epochs * math.ceil(len(trained) / batch_size)
+    score = partial(likelihood_of(model).score, metric, positive=positive)
     accelerator = _accelerator(device)
-    watcher = _Watcher(model.to(accelerator.device), aside, metric, epochs, total, step, accelerator)
+    watcher = _Watcher(model.to(accelerator.device), aside, score, epochs, total, step, accelerator)
     watcher.look(0.0)
     finetune(
         model,
@@ -150,13 +155,13 @@ class _Watcher:
         self,
         model: nn.Module,
         aside: Sequence[Example],
-        metric: str,
+        score: Score,
         epochs: int,
         total: int,
         step: Step,
         accelerator: Accelerator,
     ) -> None:
-        self.model, self.aside, self.metric, self.step = model, aside, metric, step
+        self.model, self.aside, self.score, self.step = model, aside, score, step
         self.accelerator = accelerator
         self.done, self.total = 0, total
         looks = range(1, CHECKS * epochs + 1)
@@ -185,7 +190,7 @@ class _Watcher:
             predictions, labels = self._predictions(), labels_of(self.aside)
             real = torch.ones(predictions.shape[:2])  # padding is impossible already
             dev_loss = float(self.likelihood.loss(predictions, labels, real))
-            score = self.likelihood.score(self.metric, predictions, labels)
+            score = self.score(predictions, labels)
             points = self.likelihood.points(predictions, labels)
         self.history.append(Check(epoch, loss, dev_loss, score))
         last = len(self.history) - 1

@@ -138,7 +138,7 @@ def choose_files(task: str, settings: Settings) -> tuple[Any, Any]:
             **arguments,
             help="Without one, a fifth of the training file is held out.",
         )
-    return train, evaluation
+    return uploads.within_limit(train), uploads.within_limit(evaluation)
 
 
 def choose_columns(file: Any, checkpoint: str | None, settings: Settings) -> data_file.Choice:

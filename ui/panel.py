@@ -129,7 +129,7 @@ def _folder_panel(folder: Path, task: str, origin: Origin) -> None:
         st.warning("This checkpoint is pruned already; choose the dense one it came from.")
         return
     if note := hub.note(folder, info):
-        st.warning(f"{_plain(note[0].upper() + note[1:])}.")
+        st.warning(f"{units.plain(note[0].upper() + note[1:])}.")
     _estimate(info, task, fingerprint)
     inside.show(folder, info, fingerprint)
 
@@ -158,17 +158,12 @@ def _facts(info: CheckpointInfo, fingerprint: str, origin: Origin) -> None:
 
 def _table(rows: dict[str, str], alt: str) -> None:
     st.table(
-        [{"": key, " ": _plain(value)} for key, value in rows.items()],
+        [{"": key, " ": units.plain(value)} for key, value in rows.items()],
         border="horizontal",
         hide_index=True,
         hide_header=True,
         alt=alt,
     )
-
-
-def _plain(text: str) -> str:
-    """Text of files that strangers wrote, with nothing in it that Markdown reads."""
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#+!|$~:" else letter for letter in text)
 
 
 def _estimate(info: CheckpointInfo, task: str, fingerprint: str) -> None:

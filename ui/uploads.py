@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import streamlit as st
 
 from pgb_core import store, sweep_spec
-from pgb_core.errors import CheckpointError, PGBError, RunError, TaskError
+from pgb_core.errors import CheckpointError, RunError
 from pgb_core.inspection import TOKENIZER_FILES, WEIGHTS, admit
 from pgb_core.settings import get_settings
 
@@ -23,16 +23,19 @@ CHECKPOINT_TYPES = ("safetensors", "json", "txt")
 _PARTIAL = ".part"
 
 
-def keep(file: BinaryIO, name: str) -> Path:
-    """Store `file` for a run to read and return where; only the ending of `name` is used, never the name.
+def within_limit(file: Any) -> Any:
+    """An uploaded table; None, and a line, for one over the limit, which a browser may send whatever the form says."""
+    limit = get_settings().max_upload_megabytes
+    if file is None or file.size <= limit * 2**20:
+        return file
+    size = f"This file has {file.size / 2**20:.0f} MB, the limit is {limit} MB"
+    st.error(f"{size}; take less, or raise PGB_MAX_UPLOAD_MEGABYTES.")
+    return None
 
-    Raises:
-        TaskError: it is too large.
-        OSError: it cannot be written.
-    """
-    _check_size("the file has", file.seek(0, os.SEEK_END), get_settings().max_upload_megabytes, TaskError, "UPLOAD")
-    file.seek(0)
-    folder = _folder()
+
+def keep(file: BinaryIO, name: str) -> Path:
+    """Store `file` for a run to read and return where; only the ending of `name` is used, never the name."""
+    folder = get_settings().uploads_dir
     folder.mkdir(parents=True, exist_ok=True)
     ending = next((ending for ending in TYPES if name.lower().endswith(f".{ending}")), TYPES[0])
     path = folder / f"{secrets.token_hex(16)}.{ending}"
@@ -50,7 +53,7 @@ def keep_checkpoint(files: Sequence[tuple[str, BinaryIO]]) -> Path:
         OSError: they cannot be written.
     """
     named = _named(files)
-    place = _folder() / secrets.token_hex(16)
+    place = get_settings().uploads_dir / secrets.token_hex(16)
     partial = place.with_name(f"{_PARTIAL}-{place.name}")
     partial.mkdir(parents=True)
     try:
@@ -84,15 +87,12 @@ def _named(files: Sequence[tuple[str, BinaryIO]]) -> dict[str, BinaryIO]:
         found[target] = file
         total += file.seek(0, os.SEEK_END)
     limit = get_settings().max_checkpoint_megabytes
-    _check_size("the files together have", total, limit, CheckpointError, "CHECKPOINT")
-    return found
-
-
-def _check_size(what: str, size: int, limit: int, error: type[PGBError], setting: str) -> None:
-    if size > limit * 10**6:
-        raise error(
-            f"{what} {size / 1e6:.1f} MB, the limit is {limit} MB; take less, or raise PGB_MAX_{setting}_MEGABYTES."
+    if total > limit * 10**6:
+        raise CheckpointError(
+            f"the files have {total / 1e6:.0f} MB together, the limit is {limit} MB; take a smaller one, or raise "
+            "PGB_MAX_CHECKPOINT_MEGABYTES."
         )
+    return found
 
 
 def stored(file: Any) -> str:
@@ -110,7 +110,7 @@ def sweep() -> None:
     """Remove uploads that are past their time and that no queued or running run reads; the frame calls this."""
     oldest = time.time() - 3600 * get_settings().upload_hours
     expired = []
-    for path in _folder().glob("*"):
+    for path in get_settings().uploads_dir.glob("*"):
         with contextlib.suppress(OSError):  # gone: another visit is sweeping as well
             if path.stat().st_mtime < oldest:
                 expired.append(path)
@@ -124,12 +124,8 @@ def sweep() -> None:
 def touch(place: str) -> None:
     """Begin the time of an upload anew."""
     with contextlib.suppress(OSError):
-        if Path(place).parent == _folder():
+        if Path(place).parent == get_settings().uploads_dir:
             os.utime(place)
-
-
-def _folder() -> Path:
-    return get_settings().cache_dir / "uploads"
 
 
 def _needed() -> set[str]:

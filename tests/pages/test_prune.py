@@ -5,16 +5,18 @@ import time
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import psutil
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from pgb_core import demo, jobs, store
 from pgb_core.corpora import CORPORA
-from pgb_core.errors import JobRejected, TaskError
+from pgb_core.errors import JobRejected
 from pgb_core.settings import get_settings
 from pgb_core.spec import BASELINES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
@@ -325,12 +327,14 @@ def test_an_upload_is_kept_under_a_name_of_the_server(submitted: list[PruneSpec]
     assert submitted[0].eval_file is None
 
 
-def test_an_upload_above_the_limit_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGB_MAX_UPLOAD_MEGABYTES", "1")
-    with pytest.raises(TaskError, match=r"1\.1 MB, the limit is 1 MB; take less, or raise PGB_MAX_UPLOAD_MEGABYTES"):
-        uploads.keep(io.BytesIO(bytes(1_100_000)), "a.csv")
-    assert not (get_settings().cache_dir / "uploads").exists()
-    assert uploads.keep(io.BytesIO(bytes(1_000_000)), "a.csv").stat().st_size == 1_000_000
+def test_a_table_over_the_limit_is_not_taken_from_any_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(st, "error", (told := []).append)
+    limit = get_settings().max_upload_megabytes * 2**20
+    whole, larger = SimpleNamespace(size=limit), SimpleNamespace(size=limit + 2**20)
+    assert uploads.within_limit(whole) is whole
+    assert not told
+    assert uploads.within_limit(larger) is None
+    assert told == ["This file has 51 MB, the limit is 50 MB; take less, or raise PGB_MAX_UPLOAD_MEGABYTES."]
 
 
 def test_uploads_are_removed_after_their_time() -> None:

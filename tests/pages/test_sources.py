@@ -8,6 +8,7 @@ import shutil
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -28,7 +29,7 @@ from tests.sample_run import make_unfinished_run
 from tests.test_finetuning import make_raw
 from tests.test_hub import listening, point_to
 from tests.tiny import make_tiny_checkpoint
-from ui import sources, uploads
+from ui import runs, sources, uploads
 
 KNOWN = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
@@ -244,6 +245,8 @@ def test_an_upload_is_inspected_kept_and_can_be_pruned(tiny_checkpoint: Path, mo
     box(app, "Task").set_value("sst2").run()
     healthy(next(button for button in app.button if button.label == "Prune").click().run())
     assert submitted[0].checkpoint == str(place)
+    run = SimpleNamespace(spec=submitted[0].to_dict())
+    assert runs.checkpoint_name(run) == f"upload {place.name[:6]}"  # type: ignore[arg-type]
     assert "my model" not in str(visit("prune").selectbox(key="checkpoint").options), "seen by another session"
 
 
@@ -276,7 +279,9 @@ def test_only_the_files_of_one_checkpoint_are_taken(tiny_checkpoint: Path, chang
 def test_an_upload_over_the_limit_is_refused(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGB_MAX_CHECKPOINT_MEGABYTES", "1")
     files = [*files_of(tiny_checkpoint), ("vocab.txt", io.BytesIO(b"a\n" * 600_000))]
-    with pytest.raises(CheckpointError, match="the limit is 1 MB; take less, or raise PGB_MAX_CHECKPOINT_MEGABYTES"):
+    with pytest.raises(
+        CheckpointError, match="the limit is 1 MB; take a smaller one, or raise PGB_MAX_CHECKPOINT_MEGABYTES"
+    ):
         uploads.keep_checkpoint(files)
 
 
