@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pgb_core import demo_mode
 from pgb_core.errors import RunError, explain
 from pgb_core.files import read_json, write_json
 from pgb_core.label import Label
@@ -83,6 +84,7 @@ def claim(path: Path, job: Job = "prune") -> Status:
     Raises:
         RunError: it holds a finished run, a run of another process or files that are not a run's, or cannot be made.
     """
+    demo_mode.refuse()
     created = time.time()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -143,12 +145,22 @@ def write_last_status(path: Path, status: Status) -> None:
 
 
 def request_cancel(path: Path) -> None:
-    """Leave the note that asks run folder `path` to stop; see `pgb_core.jobs` for who reads it."""
+    """Leave the note that asks run folder `path` to stop; see `pgb_core.jobs` for who reads it.
+
+    Raises:
+        ReadOnlyError: this server only shows.
+    """
+    demo_mode.refuse()
     (path / _CANCEL).touch()
 
 
 def withdraw_cancel(path: Path) -> None:
-    """Remove the note of an earlier run in the same folder; in a folder that is not a run's nothing is touched."""
+    """Remove the note of an earlier run in the same folder; in a folder that is not a run's nothing is touched.
+
+    Raises:
+        ReadOnlyError: this server only shows.
+    """
+    demo_mode.refuse()
     if (path / "status.json").exists():
         (path / _CANCEL).unlink(missing_ok=True)
 
@@ -245,6 +257,7 @@ def write_words(path: Path, label: Label) -> None:
     Raises:
         RunError: it cannot be written to.
     """
+    demo_mode.refuse()
     try:
         write_json(path / _LABEL, asdict(label))
     except OSError as error:

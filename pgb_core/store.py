@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from pgb_core import index
+from pgb_core import demo_mode, index
 from pgb_core.errors import RunError, explain
 from pgb_core.files import read_json, write_json
 from pgb_core.index import folders
@@ -94,7 +94,12 @@ def run_id(created: float, digits: str) -> str:
 
 
 def new_run(runs_dir: Path) -> Path:
-    """Create an empty run folder with a fresh id and return it."""
+    """Create an empty run folder with a fresh id and return it.
+
+    Raises:
+        ReadOnlyError: this server only shows.
+    """
+    demo_mode.refuse()
     runs_dir.mkdir(parents=True, exist_ok=True)
     while True:
         path = runs_dir / run_id(time.time(), secrets.token_hex(3))
@@ -201,6 +206,7 @@ def delete_run(runs_dir: Path, run_id: str) -> None:
     Raises:
         RunError: there is no such run, it is still active, or its files cannot be removed.
     """
+    demo_mode.refuse()
     path = _own_folder(runs_dir, run_id)
     try:
         active = read_status(path).active

@@ -11,7 +11,7 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from pgb_core import answers, matrices, metrics, store
+from pgb_core import answers, demo_mode, matrices, metrics, store
 from pgb_core.answers import Answers, Graded
 from pgb_core.errors import RunError
 from pgb_core.figures import compare as figures
@@ -180,7 +180,9 @@ def examples(both: tuple[Side, Side], answered: tuple[Answers, Answers]) -> None
         st.caption("There is no such example.")
         return
     rows = figures.example_table(*answered, stages, chosen)
-    if st.toggle("Show the texts", key="compare_texts", help="Reads the evaluation texts again, on the server."):
+    if not demo_mode.on() and st.toggle(
+        "Show the texts", key="compare_texts", help="Reads the evaluation texts again, on the server."
+    ):
         rows = with_texts(both[0].run, rows, answered[0].labels[chosen])
     percent = {n: charts.percent_column(f"{side.letter} is sure", words.DISCORDANT) for n, side in enumerate(both)}
     st.dataframe(

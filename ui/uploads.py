@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import streamlit as st
 
-from pgb_core import store, sweep_spec
+from pgb_core import demo_mode, store, sweep_spec
 from pgb_core.errors import CheckpointError, RunError
 from pgb_core.inspection import TOKENIZER_FILES, WEIGHTS, admit
 from pgb_core.settings import get_settings
@@ -35,6 +35,7 @@ def within_limit(file: Any) -> Any:
 
 def keep(file: BinaryIO, name: str) -> Path:
     """Store `file` for a run to read and return where; only the ending of `name` is used, never the name."""
+    demo_mode.refuse()
     folder = get_settings().uploads_dir
     folder.mkdir(parents=True, exist_ok=True)
     ending = next((ending for ending in TYPES if name.lower().endswith(f".{ending}")), TYPES[0])
@@ -52,6 +53,7 @@ def keep_checkpoint(files: Sequence[tuple[str, BinaryIO]]) -> Path:
         CheckpointError: they are not the files of one checkpoint, too large, or refused; nothing is kept.
         OSError: they cannot be written.
     """
+    demo_mode.refuse()
     named = _named(files)
     place = get_settings().uploads_dir / secrets.token_hex(16)
     partial = place.with_name(f"{_PARTIAL}-{place.name}")
