@@ -111,7 +111,7 @@ def _end(path: Path, state: store.State, message: str) -> None:
         status = store.recorded_status(path)
         fraction = 1.0 if state == "done" else status.fraction
         ended = replace(status, state=state, message=message, finished=time.time(), eta_seconds=None, fraction=fraction)
-        store.write_status(path, ended)
+        store.write_last_status(path, ended)
 
 
 def _make_points(
