@@ -7,7 +7,7 @@ import streamlit as st
 from pgb_core import store
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
-from ui import charts, finetuning, form, frame, job, result, runs, url
+from ui import charts, finetuning, form, frame, job, read_only, result, runs, url
 
 RECENT = 8
 
@@ -24,7 +24,8 @@ def main() -> None:
             "Removes most weights of a fine-tuned BERT, DistilBERT or RoBERTa by permutation and grouping (PGB), "
             "then measures what is left: score, size and speed.",
         )
-        form.show()
+        if not read_only.instead("prune a model"):
+            form.show()
         recent()
         return
     header(run)

@@ -8,7 +8,7 @@ from pgb_core import store
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
 from pgb_core.sweep_spec import Sweep
-from ui import compare, frame, points, runs, sweep_form, sweeps, try_sentence, units, url, words
+from ui import compare, frame, points, read_only, runs, sweep_form, sweeps, try_sentence, units, url, words
 
 VIEWS = {"points": "All runs", "compare": "Compare two", "try": "Try a text", "sweep": "New sweep"}
 
@@ -21,7 +21,8 @@ def main() -> None:
     sweep = sweeps.asked()
     view = url.select(st.segmented_control, "View", "view", VIEWS, required=True, label_visibility="collapsed")
     if view == "sweep":
-        sweep_form.show()
+        if not read_only.instead("start a sweep"):
+            sweep_form.show()
         return
     if sweep is not None and view == "points":
         sweeps.show(sweep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pgb_core import experience, jobs, replan, scored, store
+from pgb_core import demo_mode, experience, jobs, replan, scored, store
 from pgb_core.errors import PGBError, RunError
 from pgb_core.experience import Experience
 from pgb_core.figures import what_if as figures
@@ -13,7 +13,7 @@ from pgb_core.replan import Plan
 from pgb_core.scored import Record
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
-from ui import frame, plan, records, scoring, units, url, wishes, words
+from ui import frame, plan, read_only, records, scoring, units, url, wishes, words
 from ui.wishes import Wish
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     if record is None:
         return
     latency = records.latency_of(record)
-    if latency is None:
+    if latency is None and not demo_mode.on():
         offer_latency(record)
     runs = store.list_runs(get_settings().runs_dir)
     past = experience.past_runs(runs, record.spec["fingerprint"], record.spec["task"])
@@ -106,6 +106,8 @@ def explore(place: str, latency: LatencyTable | None, learned: Experience | None
 def real_run(record: Record, place: str, wish: Wish, totals: replan.Totals, latency: LatencyTable | None) -> None:
     """The button that makes a run of the plan, and in what that may differ."""
     st.subheader("Make it real", anchor=False)
+    if read_only.instead("make a run of this plan"):
+        return
     budget, sparsity = (wish.goal, wish.target) if wish.goal != replan.LATENCY else ("weights", totals.sparsity)
     notes = [
         "A run scores and prices anew, checks with the model what several dropped sublayers do together, and measures."

@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pgb_core import __version__, arguments, console, jobs, store, sweep_spec, sweep_table
+from pgb_core import __version__, arguments, console, jobs, processes, store, sweep_spec, sweep_table
 from pgb_core.data_files import Columns
 from pgb_core.errors import JobCancelled, explain
 from pgb_core.export import FORMATS
 from pgb_core.settings import get_settings
+from pgb_core.shards import Shard
 from pgb_core.spec import METHODS, RUNTIMES, PruneSpec
 from pgb_core.sweep_spec import SweepSpec
 
@@ -49,8 +50,14 @@ def demo(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     return Answer(summary(task_for(args.task)), str(folder))
 
 
-def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
-    """Prune a checkpoint into a run folder."""
+def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer | None:
+    """Prune a checkpoint into a run folder; a process that only helps another one has no answer."""
+    if not processes.first():
+        with jobs.cancellable(args.out):
+            from pgb_core.pruner import help_recover
+
+            help_recover(spec_from(args), args.out)
+        return None
     if not args.queued:
         store.withdraw_cancel(args.out)
     with jobs.cancellable(args.out):
@@ -69,14 +76,16 @@ def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
 
 def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Prune a checkpoint many times, sharing the scoring pass, into a folder with a run for each point."""
+    shard = None if args.shard is None else Shard.parse(args.shard)
+    place = args.out if shard is None else shard.folder(args.out)
     if not args.queued:
-        store.withdraw_cancel(args.out)
+        store.withdraw_cancel(place)
 
     def told(row: Mapping[str, Any]) -> None:
         printer.close()
         print(f"pgb: {console.describe_point(row)}", file=sys.stderr)
 
-    with jobs.cancellable(args.out):
+    with jobs.cancellable(place):
         try:
             spec = sweep_from(args)
             if args.queued:
@@ -90,9 +99,10 @@ def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
                 on_progress=printer.report,
                 on_point=told,
                 guard=jobs.cancellable,
+                shard=shard,
             )
         except BaseException as error:
-            jobs.settle(args.out, error)
+            jobs.settle(place, error)
             raise
     text = f"{console.describe_points(rows)}\n{args.out / sweep_table.CSV_FILE}"
     return Answer({"folder": str(args.out), "points": rows}, text)
@@ -268,8 +278,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     arguments.add_pruning_arguments(sub)
 
-    sub = command("sweep", sweep, "Prune a checkpoint to many targets by many methods; what they share is done once.")
-    arguments.add_data_arguments(sub)
+    sub = command("sweep", sweep, "Prune checkpoints to many targets by many methods; what they share is done once.")
+    arguments.add_data_arguments(sub, several=True)
     arguments.add_sweep_arguments(sub)
     arguments.add_pruning_arguments(sub)
 
@@ -339,9 +349,10 @@ def sweep_from(args: argparse.Namespace) -> SweepSpec:
         SpecError: a value is out of range.
     """
     values = {item.name: getattr(args, item.name) for item in fields(PruneSpec) if item.name not in sweep_spec.AXES}
-    lists = (args.sparsities, args.methods, args.recover_epochs, args.seeds)
-    first = {"sparsity": lists[0][0], "method": lists[1][0], "recover_epochs": lists[2][0], "seed": lists[3][0]}
-    return SweepSpec(PruneSpec(**values, **first), *lists)
+    lists = (args.sparsities, args.methods, args.recover_epochs, args.seeds, args.checkpoint, args.task)
+    names = ("sparsity", "method", "recover_epochs", "seed", "checkpoint", "task")
+    first = {name: found[0] for name, found in zip(names, lists, strict=True)}
+    return SweepSpec(PruneSpec(**values, **first), *map(tuple, lists))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -353,6 +364,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_libraries()
     printer = console.ProgressPrinter(sys.stderr)
     try:
+        if args.run is not prune:
+            processes.refuse_several(args.run.__name__)
         with console.only_the_answer_on_stdout():
             answer = args.run(args, printer)
     except (Exception, KeyboardInterrupt) as error:
@@ -363,6 +376,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pgb: {line}", file=sys.stderr)
         return _CANCELLED if isinstance(error, JobCancelled | KeyboardInterrupt) else _USER_ERROR
     printer.close()
+    if answer is None:
+        return 0
     return _print(console.to_json(answer.value) if args.json else answer.text)
 
 

@@ -10,12 +10,17 @@ from typing import Any
 from pgb_core.spec import BUDGETS, DEVICES, IMPORTANCES, METHODS
 
 
-def add_data_arguments(sub: argparse.ArgumentParser, *, evaluates: bool = True) -> None:
-    """What is loaded: checkpoint, task, files, and how much of the evaluation split where there is one to score."""
+def add_data_arguments(sub: argparse.ArgumentParser, *, evaluates: bool = True, several: bool = False) -> None:
+    """What is loaded: checkpoint, task, files, and how much of the evaluation split where there is one to score.
+
+    Of checkpoints and tasks there may be `several`: then the arguments are lists.
+    """
     from pgb_core.tasks import TASKS
 
-    sub.add_argument("--checkpoint", required=True, help="'demo', a folder or a Hub id owner/name")
-    sub.add_argument("--task", required=True, choices=TASKS, help="the dataset and its metric")
+    many: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
+    hint = "; several: each of them" if several else ""
+    sub.add_argument("--checkpoint", required=True, help=f"'demo', a folder or a Hub id owner/name{hint}", **many)
+    sub.add_argument("--task", required=True, choices=TASKS, help=f"the dataset and its metric{hint}", **many)
     sub.add_argument("--train-file", help="CSV, Parquet or JSONL with columns text[,text_pair],label (task csv)")
     sub.add_argument("--eval-file", help="the same to evaluate on; without it a fifth of the training file is held out")
     sub.add_argument("--text-column", metavar="NAME", help="column of the file with the text (default: text)")
@@ -104,6 +109,7 @@ def add_sweep_arguments(sub: argparse.ArgumentParser) -> None:
         "--seeds", type=list_of(int, "whole number"), default=(0,), metavar="N[,N...]", help="seeds (default: 0)"
     )
     sub.add_argument("--out", type=Path, required=True, help="folder to write; a sweep in it is taken up again")
+    sub.add_argument("--shard", metavar="I/N", help="make the I-th of N parts only, on this machine; from 1/N to N/N")
 
 
 def add_device(sub: argparse.ArgumentParser) -> None:

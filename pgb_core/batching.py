@@ -136,22 +136,29 @@ def batches(
     if order == "length":
         positions.sort(key=lambda position: len(examples[position].input_ids))
     else:
-        positions = np.random.default_rng(seed).permutation(positions).tolist()
+        positions = shuffled(positions, seed)
     chosen: list[int] = []
     longest = 0
     for position in positions:
         length = max(longest, len(examples[position].input_ids))
         too_long = tokens is not None and (len(chosen) + 1) * length > tokens
         if chosen and (len(chosen) == batch_size or too_long):
-            yield _collate(examples, chosen)
+            yield collate(examples, chosen)
             chosen, length = [], len(examples[position].input_ids)
         chosen.append(position)
         longest = length
     if chosen:
-        yield _collate(examples, chosen)
+        yield collate(examples, chosen)
 
 
-def _collate(examples: Sequence[Example], positions: Sequence[int]) -> Batch:
+def shuffled(positions: Sequence[int], seed: int) -> list[int]:
+    """The positions in an order that `seed` decides."""
+    order: list[int] = np.random.default_rng(seed).permutation(positions).tolist()
+    return order
+
+
+def collate(examples: Sequence[Example], positions: Sequence[int]) -> Batch:
+    """The examples at `positions` as one batch."""
     chosen = [examples[position] for position in positions]
     shape = (len(chosen), max(len(example.input_ids) for example in chosen))
     input_ids = np.full(shape, chosen[0].padding, dtype=np.int64)

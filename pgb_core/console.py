@@ -172,7 +172,9 @@ def describe_latencies(latencies: Sequence[Mapping[str, Any]]) -> str:
 def describe_point(row: Mapping[str, Any]) -> str:
     """One point of a sweep in a line."""
     recovered = f", {row['recover_epochs']} epochs" if row["recover_epochs"] else ""
-    name = f"{row['method']}, {row['sparsity']:.1%} to remove{recovered}, seed {row['seed']}"
+    name = f"{row['checkpoint']}, {row['task']}, {row['method']}, {row['sparsity']:.1%} to remove{recovered}"
+    if row["seed"]:
+        name += f", seed {row['seed']}"
     if row["state"] != "done":
         return f"{name}: {row['state']}{': ' if row['message'] else ''}{row['message'] or ''}"
     return f"{name}: {row['metric']} {row['score']:.4f} (dense {row['dense']:.4f})"
@@ -180,12 +182,14 @@ def describe_point(row: Mapping[str, Any]) -> str:
 
 def describe_points(rows: Sequence[Mapping[str, Any]]) -> str:
     """The points of a sweep as a table."""
-    lines: list[tuple[str, ...]] = [("RUN", "STATE", "METHOD", "TARGET", "EPOCHS", "SEED", "SCORE", "±", "SPEED-UP")]
+    head = ("RUN", "STATE", "CHECKPOINT", "TASK", "METHOD", "TARGET", "EPOCHS", "SEED", "SCORE", "±", "SPEED-UP")
+    lines: list[tuple[str, ...]] = [head]
     for row in rows:
         found = (("score", ".4f"), ("standard_error", ".4f"), ("speedup", ".2f"))
         numbers = ("-" if row[name] is None else format(row[name], style) for name, style in found)
-        texts = (row["run"], row["state"], row["method"], f"{row['sparsity']:.1%}", row["recover_epochs"], row["seed"])
-        lines.append((*map(str, texts), *numbers))
+        texts = (row[name] for name in ("run", "state", "checkpoint", "task", "method"))
+        place = (f"{row['sparsity']:.1%}", str(row["recover_epochs"]), str(row["seed"]))
+        lines.append((*texts, *place, *numbers))
     return table(lines)
 
 

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import shutil
-import time
 from pathlib import Path
 
-from pgb_core.store import SETTLED_SECONDS, Run
+from pgb_core.run_folder import Run
 
 
 def use(run: Run) -> int:
     """Bytes of all files in the folder of `run`, its model included; 0 once it is deleted."""
-    try:
-        changed = run.path.stat().st_mtime_ns
-    except OSError:
-        return 0
-    if run.status.active or time.time() - changed / 1e9 < SETTLED_SECONDS:
-        return below(run.path)
-    return _settled(run.path, changed)
-
-
-@functools.lru_cache(maxsize=5000)
-def _settled(folder: Path, changed: int) -> int:
-    return below(folder)
+    return below(run.path) if run.bytes is None else run.bytes
 
 
 def below(folder: Path) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 
+_OS_ERROR = re.compile(r"\(os error ([0-9]+)\)")
+"""What libraries written in Rust, which save tensors and tokenizers, say of an error of the system."""
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory", re.IGNORECASE)
 
 
@@ -63,6 +66,8 @@ def explain(error: BaseException) -> str | None:
     # torch raises a plain RuntimeError when the CPU has no memory left, and a class of its own on a GPU
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
         return "Not enough memory; take a smaller checkpoint, shorter sequences or fewer calibration samples."
+    if not isinstance(error, OSError) and (system := _OS_ERROR.search(str(error))):
+        error = OSError(number := int(system[1]), os.strerror(number))
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename is not None else ""
         hint = "; free some space and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""

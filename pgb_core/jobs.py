@@ -80,6 +80,7 @@ def sweep_arguments(spec: SweepSpec) -> list[str]:
     """
     names = ("sparsities", "methods", "recover_epochs", "seeds")
     lists = [f"--{name.replace('_', '-')}={','.join(map(str, getattr(spec, name)))}" for name in names]
+    lists += [f"--checkpoint={name}" for name in spec.checkpoints] + [f"--task={name}" for name in spec.tasks]
     return lists + _arguments(spec.base, [item.name for item in fields(spec.base) if item.name not in AXES])
 
 

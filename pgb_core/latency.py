@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pgb_core import checkpoints
+from pgb_core import cache, checkpoints
 from pgb_core.architectures import input_names, max_length
 from pgb_core.errors import SpecError
 from pgb_core.evaluation import choose_device, cpu_threads, device_name, flops, load_any
@@ -251,4 +251,5 @@ def measure_checkpoints(
     for model in (dense, pruned):
         if longest > max_length(model):
             raise SpecError(f"length {longest} is more than the checkpoint's {max_length(model)} positions.")
-    return compare(dense, pruned, shapes, threads=threads, runtime=runtime, step=step)
+    with cache.measuring(step):
+        return compare(dense, pruned, shapes, threads=threads, runtime=runtime, step=step)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pgb_core import answers, evaluation, judging, latency, recovery, results, store
+from pgb_core import answers, cache, evaluation, judging, latency, processes, recovery, results, store
 from pgb_core.architectures import encoder_sublayers
 from pgb_core.grouped import PrunedSublayer, cut, install
 from pgb_core.joint import Restored
@@ -26,6 +26,7 @@ from pgb_core.options import TABLE_METHODS
 from pgb_core.planning import Goal, Prediction, Scores, Tables, by_baseline, choose_settled, predictions
 from pgb_core.progress import ProgressCallback, Reporter, Step, part, silent
 from pgb_core.recording import Clock, recorded
+from pgb_core.saving import load_pruned, save_pruned
 from pgb_core.settings import get_settings
 from pgb_core.shared import Shared
 from pgb_core.spec import BASELINES, PruneSpec
@@ -129,17 +130,9 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
     if spec.recover_epochs:
         with clock.stage("recovery"):
             models["recovered"] = copy.deepcopy(models["compensated"])
-            recovered = recovery.recover(
-                models["recovered"],
-                shared.training(),
-                epochs=spec.recover_epochs,
-                learning_rate=recovery.default_learning_rate(sublayers[0].shape.hidden),
-                metric=loaded.data.task.metric,
-                positive=loaded.data.task.positive,
-                seed=spec.seed,
-                device=loaded.device,
-                step=reporter.stage("recovery"),
-            )
+            placed = [(sub.layer, layout) for sub, layout in zip(sublayers, layouts, strict=True)]
+            with processes.lent(folder, lambda place: save_pruned(models["recovered"], placed, place)):
+                recovered = _recover(spec, models["recovered"], shared, reporter.stage("recovery"))
     pruned = models["recovered" if spec.recover_epochs else "compensated"]
     with clock.stage("evaluation"):
         verdicts = _verdicts(models, shared, reporter)
@@ -147,8 +140,9 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
     latencies: list[dict[str, Any]] = []
     if spec.latency:
         shapes = latency.GRID if spec.latency_grid else (latency.DEFAULT,)
-        with clock.stage("latency"):
-            latencies = latency.compare(model, pruned, shapes, step=reporter.stage("latency"))
+        step = reporter.stage("latency")
+        with cache.measuring(step), clock.stage("latency"):
+            latencies = latency.compare(model, pruned, shapes, step=step)
     reporter.stage("saving")
     results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
     results.save_layout(folder, sublayers, layouts, scores.importance)
@@ -183,6 +177,33 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
         "recovery": recovered and {**asdict(recovered), "history": [asdict(check) for check in recovered.history]},
         "environment": results.environment(loaded.device),
     }
+
+
+def _recover(spec: PruneSpec, model: nn.Module, shared: Shared, step: Step) -> recovery.Recovery:
+    loaded = shared.loaded(silent)
+    return recovery.recover(
+        model,
+        shared.training(),
+        epochs=spec.recover_epochs,
+        learning_rate=recovery.default_learning_rate(encoder_sublayers(loaded.model)[0].shape.hidden),
+        metric=loaded.data.task.metric,
+        positive=loaded.data.task.positive,
+        seed=spec.seed,
+        device=loaded.device,
+        step=step,
+    )
+
+
+def help_recover(spec: PruneSpec, out: str | Path, step: Step = silent) -> None:
+    """What the other processes of a launch do while the first one makes the run of `spec` in folder `out`."""
+    if spec.recover_epochs == 0:
+        return
+    processes.take_gpu()
+    shared = Shared(spec)
+    device = shared.loaded(step).device
+    place = processes.borrow(Path(out), step)
+    if place is not None:
+        _recover(spec, load_pruned(place).to(device), shared, step)
 
 
 def _plan(spec: PruneSpec, shared: Shared, reporter: Reporter, clock: Clock) -> Plan:

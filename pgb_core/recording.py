@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pgb_core import store
-from pgb_core.errors import JobCancelled, explain, reason
+from pgb_core import quota, store
+from pgb_core.errors import JobCancelled, PGBError, explain, reason
 from pgb_core.progress import Progress, ProgressCallback
+from pgb_core.settings import get_settings
 from pgb_core.status import Job
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def recorded(
 
     try:
         with _logged(folder):
+            _make_room(folder)
             result = work(report)
         store.write_json(folder / "result.json", result)
         _end(folder, replace(status, fraction=1.0), "done", "done")
@@ -65,13 +67,25 @@ def recorded(
             stopped = isinstance(error, (JobCancelled, KeyboardInterrupt))
             _end(folder, status, "cancelled" if stopped else "failed", reason(error))
         raise
+    with contextlib.suppress(PGBError, OSError):  # the next run will be told
+        _make_room(folder)
     return result
+
+
+def _make_room(folder: Path) -> None:
+    """Hold the quota, where `folder` is of a run of the server.
+
+    Raises:
+        RunError: it cannot be held.
+    """
+    if folder.resolve().parent == get_settings().runs_dir:
+        quota.make_room(folder.parent, keep=folder.name)
 
 
 def _end(folder: Path, status: store.Status, state: store.State, message: str) -> None:
     ended = replace(status, state=state, message=message, finished=time.time(), eta_seconds=None)
     with contextlib.suppress(OSError):  # a full disk: then the missing process tells that the run failed
-        store.write_status(folder, ended)
+        store.write_last_status(folder, ended)
 
 
 @contextlib.contextmanager

@@ -2,23 +2,28 @@
 
 Nothing but the loss of the task's labels (`likelihood`), no distillation. A seeded, label-stratified tenth of the
 training examples is not trained on (also not afterwards): it says which state to keep, and when to stop. The demo
-checkpoint's own training is `finetune` without that.
+checkpoint's own training is `finetune` without that. Where several processes of a launch train together, each on a
+device of its own (`processes`), accelerate shares out every batch and puts the gradients together.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
+from accelerate.utils import DataLoaderConfiguration
 from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 
-from pgb_core import evaluation
+from pgb_core import evaluation, processes
 from pgb_core.architectures import predictions_of
-from pgb_core.batching import Example, batches, labels_of, stratified_positions
+from pgb_core.batching import Example, collate, labels_of, shuffled, stratified_positions
 from pgb_core.errors import PGBError
 from pgb_core.likelihood import likelihood_of
 from pgb_core.progress import Step, silent
@@ -119,7 +124,8 @@ def recover(
     trained = [example for position, example in enumerate(examples) if position not in positions]
     total = epochs * math.ceil(len(trained) / batch_size)
     score = partial(likelihood_of(model).score, metric, positive=positive)
-    watcher = _Watcher(model.to(device), aside, score, epochs, total, step)
+    accelerator = _accelerator(device)
+    watcher = _Watcher(model.to(accelerator.device), aside, score, epochs, total, step, accelerator)
     watcher.look(0.0)
     finetune(
         model,
@@ -131,6 +137,7 @@ def recover(
         device=device,
         step=step,
         watch=watcher,
+        accelerator=accelerator,
     )
     model.load_state_dict(watcher.state)
     return Recovery(metric, learning_rate, batch_size, len(trained), len(aside), watcher.kept, tuple(watcher.history))
@@ -145,9 +152,17 @@ class _Watcher:
     """Looks at the model `CHECKS` times per epoch, keeps the state that `recover` describes, says when to stop."""
 
     def __init__(
-        self, model: nn.Module, aside: Sequence[Example], score: Score, epochs: int, total: int, step: Step
+        self,
+        model: nn.Module,
+        aside: Sequence[Example],
+        score: Score,
+        epochs: int,
+        total: int,
+        step: Step,
+        accelerator: Accelerator,
     ) -> None:
         self.model, self.aside, self.score, self.step = model, aside, score, step
+        self.accelerator = accelerator
         self.done, self.total = 0, total
         looks = range(1, CHECKS * epochs + 1)
         self.epoch_at = {round(n * total / (CHECKS * epochs)): n / CHECKS for n in looks}
@@ -191,15 +206,22 @@ class _Watcher:
         return check.dev_score or 0.0, -(check.dev_loss or 0.0)
 
     def _predictions(self) -> torch.Tensor:
-        """Those for what was set aside; the model stays in the mode that it is in."""
+        """Those for what was set aside, each process asking the model for its part; its mode stays as it is."""
 
         def step(done: int, total: int, message: str = "") -> None:
             self.step(self.done, self.total, f"scoring {done} of {total} examples set aside")
 
+        several, own = self.accelerator.num_processes, self.accelerator.process_index
+        rounds = math.ceil(len(self.aside) / several)  # all have equally many: the last may repeat some
+        mine = [self.aside[(n * several + own) % len(self.aside)] for n in range(rounds)]
         training = self.model.training
-        logits = evaluation.logits(self.model, self.aside, step=step)
+        logits = torch.from_numpy(evaluation.logits(self.model, mine, step=step)).to(self.accelerator.device)
         self.model.train(training)
-        return torch.from_numpy(logits)
+        if logits.dim() == 3:  # tokens: up to each process's longest
+            logits = self.accelerator.pad_across_processes(logits, dim=1, pad_index=-math.inf)
+        gathered = self.accelerator.gather(logits).cpu()
+        in_order: torch.Tensor = gathered.unflatten(0, (several, rounds)).transpose(0, 1).flatten(0, 1)
+        return in_order[: len(self.aside)]
 
 
 # --- training ------------------------------------------------------------------------------------------------------
@@ -216,6 +238,7 @@ def finetune(
     device: torch.device,
     step: Step = silent,
     watch: Watch | None = None,
+    accelerator: Accelerator | None = None,
 ) -> None:
     """Train all parameters of `model` on `examples` by their loss; leaves it on `device` in eval mode.
 
@@ -224,37 +247,56 @@ def finetune(
     `step` is called after every batch; an exception from it (a cancel) leaves the model half trained, in eval mode.
     So is `watch`, which may end the training.
 
+    Args:
+        accelerator: what several processes train together with, each in the same call; by default there is one.
+
     Raises:
-        PGBError: the loss is no longer finite.
+        PGBError: the loss is no longer finite, or there are several processes and no `accelerator`.
     """
+    if accelerator is None:
+        processes.refuse_several("fine-tuning a checkpoint")
+        accelerator = _accelerator(device)
+    if batch_size % accelerator.num_processes:
+        raise PGBError(f"{accelerator.num_processes} processes do not divide a batch of {batch_size}; take 2, 4 or 8.")
     total = epochs * math.ceil(len(examples) / batch_size)
     if total == 0:
         model.eval()
         return
+    device = accelerator.device
     model.to(device)
     likelihood = likelihood_of(model)
     optimizer = torch.optim.AdamW(_parameter_groups(model), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, total=total))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    order = _Shuffled(len(examples), seed)
+    loader: DataLoader[int] = DataLoader(
+        range(len(examples)),  # type: ignore[arg-type]  # a sequence is all it takes
+        batch_sampler=BatchSampler(order, batch_size, drop_last=False),
+        collate_fn=partial(collate, examples),
+        generator=torch.Generator(),  # it draws a number that nobody needs: not from the one that dropout draws from
+    )
+    together, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     cuda = range(torch.cuda.device_count()) if device.type == "cuda" else ()
     done = 0
     model.train()
     try:
         with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seed)  # dropout
+            torch.manual_seed(seed + accelerator.process_index)  # dropout
             for epoch in range(epochs):
-                for batch in batches(examples, batch_size, order="shuffled", seed=seed + epoch):
+                order.epoch = epoch
+                for batch in loader:
                     batch = batch.to(device)
                     with torch.autocast(device.type, torch.bfloat16, enabled=_fast_bfloat16(device)):
-                        predictions = predictions_of(model(**batch.inputs)).float()
+                        predictions = predictions_of(together(**batch.inputs)).float()
                     loss = likelihood.loss(predictions, batch.labels, batch.attention_mask)
+                    accelerator.backward(loss)
+                    loss = accelerator.reduce(loss.detach(), reduction="mean")
                     if not torch.isfinite(loss):
                         raise PGBError(
                             f"fine-tuning diverged (loss {loss.item()}) in epoch {epoch + 1}; "
                             "remove fewer weights or recover without fine-tuning."
                         )
-                    torch.autograd.backward(loss)
-                    nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+                    accelerator.clip_grad_norm_(parameters, CLIP_NORM)
                     optimizer.step()
                     schedule.step()
                     optimizer.zero_grad()
@@ -266,6 +308,36 @@ def finetune(
         model.eval()
         for parameter in parameters:
             parameter.grad = None
+
+
+def _accelerator(device: torch.device) -> Accelerator:
+    """What trains on `device` or, in a launch of several processes, on one device of that type for each.
+
+    A batch is shared out among them, so that their number does not change the training but for dropout and for the
+    last batch of an epoch. Autocast is ours: bfloat16 only where the device is fast at it.
+    """
+    if is_initialized() and AcceleratorState().device.type != device.type:
+        AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001  # it holds for a process otherwise
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no",
+        device_placement=False,
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        rng_types=[],
+    )
+
+
+class _Shuffled(Sampler[int]):
+    """Every position once, in an order that seed and epoch decide."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(shuffled(range(self.count), self.seed + self.epoch))
 
 
 def _rate(done: int, total: int) -> float:

@@ -39,6 +39,10 @@ class Settings:
         lambda: _ROOT / "data", "Folder with copies of data sets of the Hub, as owner/name; they go before the Hub."
     )
     cache_dir: Path = _setting(_user_cache, "Folder for what can be made again: demo weights, texts, demos.")
+    demo_mode: int = _setting(0, "Whether the server only shows: 1 starts, changes and takes in nothing; 0 does all.")
+    quota_gigabytes: float = _setting(
+        0.0, "Disk space for runs, in GB; when it is used up the oldest go that are not pinned; 0: no quota."
+    )
     max_running_jobs: int = _setting(1, "Runs that compute at once; further ones wait their turn.", minimum=1)
     max_queued_jobs: int = _setting(20, "Runs that may wait; one more is refused.")
     max_parameters: int = _setting(400_000_000, "Largest checkpoint that is loaded, in parameters.")

@@ -114,7 +114,7 @@ class PruneSpec:
             self.importance in IMPORTANCES,
             f"unknown importance {self.importance!r}; choose one of {', '.join(IMPORTANCES)}.",
         )
-        _in_range("recover epochs", self.recover_epochs, 0, limits.max_recover_epochs)
+        _in_range("recover epochs", self.recover_epochs, 0, limits.max_recover_epochs, "PGB_MAX_RECOVER_EPOCHS")
         _require(self.budget in BUDGETS, f"unknown budget {self.budget!r}; choose one of {', '.join(BUDGETS)}.")
         low, high = self.min_groups, self.max_groups
         _require(low is None or low >= 2, f"min groups {low} must be at least 2; one group is no grouping.")
@@ -129,7 +129,8 @@ class PruneSpec:
                 self.method != "magnitude" or self.budget == "weights",
                 "zeros leave the FLOPs as they are; use budget weights with method magnitude.",
             )
-        _in_range("calibration samples", self.calibration_samples, 8, limits.max_calibration_samples)
+        samples, most = self.calibration_samples, limits.max_calibration_samples
+        _in_range("calibration samples", samples, 8, most, "PGB_MAX_CALIBRATION_SAMPLES")
 
     @property
     def density(self) -> float:
@@ -180,7 +181,7 @@ def check_evaluation(
     if eval_samples is not None:
         _require(eval_samples >= 1, f"eval samples {eval_samples} must be at least 1.")
     if max_length is not None:
-        _in_range("max length", max_length, 8, get_settings().max_length)
+        _in_range("max length", max_length, 8, get_settings().max_length, "PGB_MAX_LENGTH")
     if task == "csv":
         _require(train_file is not None, "task csv needs --train-file with columns text[,text_pair],label.")
     else:
@@ -199,5 +200,7 @@ def _require(condition: bool, message: str) -> None:
         raise SpecError(message)
 
 
-def _in_range(name: str, value: int, low: int, high: int) -> None:
-    _require(low <= value <= high, f"{name} {value} is not in {low}..{high}.")
+def _in_range(name: str, value: int, low: int, high: int, setting: str) -> None:
+    """`high` is what the server's `setting` allows."""
+    advice = "." if value < low else f"; take fewer, or raise {setting}."
+    _require(low <= value <= high, f"{name} {value} is not in {low}..{high}{advice}")

@@ -1,33 +1,47 @@
-"""Run folders: the only module that knows what one looks like inside.
+"""All runs of a server: made, found, listed, deleted. What one looks like inside is in `pgb_core.run_folder`.
 
-    spec.json  status.json  result.json  options.json  layout.json  layout.safetensors  importance.safetensors
-    model/     log.txt      label.json   answers.safetensors   cancel
-
-Everything is written atomically (a new file, then a rename), so a reader in another process never sees half a file,
-and every change of a run moves its folder's time of change. Sample runs, which are shipped with the package, lie in
-folders of the same shape beside this module, without a model and with their larger files compressed; they are only
-read. Nothing here imports torch: the dashboard reads runs through this module.
+Runs are folders below one folder, and any number of processes on any number of machines may read and write them.
+Sample runs, which are shipped with the package, lie in folders of the same shape beside this module, without a model
+and with their larger files compressed; they are only read. Nothing here imports torch: the dashboard reads runs
+through this module.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from pgb_core import demo_mode, index
 from pgb_core.errors import RunError, explain
 from pgb_core.files import read_json, write_json
+from pgb_core.index import folders
 from pgb_core.label import Label
+from pgb_core.run_folder import (
+    SCHEMA,
+    Run,
+    cancel_requested,
+    claim,
+    discard_results,
+    log_file,
+    new_model,
+    read_options,
+    read_run,
+    read_status,
+    recorded_status,
+    request_cancel,
+    run_at,
+    withdraw_cancel,
+    write_last_status,
+    write_status,
+    write_words,
+)
 from pgb_core.settings import get_settings
-from pgb_core.status import FINISHED, Job, State, Status, alive, find_process, owned_by, this_process
+from pgb_core.status import FINISHED, Job, State, Status, find_process, owned_by, this_process
 
 __all__ = [
     "FINISHED",
@@ -65,57 +79,13 @@ __all__ = [
     "withdraw_cancel",
     "write_json",
     "write_label",
+    "write_last_status",
     "write_status",
 ]
 
-SCHEMA = 1
 SAMPLES = Path(__file__).parent / "samples"
 """Folder of the sample runs; `benchmarks/make_samples.py` writes it."""
-_RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
-_CANCEL = "cancel"
-_PARTIAL_MODEL = ".model"
-_LABEL = "label.json"
 _DELETED = ".deleted"
-SETTLED_SECONDS = 2.0
-"""Two changes within a tick of the clock leave one time of change: what changed just now is read anew."""
-_RESULTS = (
-    "result.json",
-    "options.json",
-    "layout.json",
-    "layout.safetensors",
-    "importance.safetensors",
-    "answers.safetensors",
-)
-"""Files that only a run that came to its end has, beside its model."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run folder, read. `spec` is the resolved spec, `result` is there only when the run is done.
-
-    Several readers may be given the same object: its dictionaries are not to be changed.
-    """
-
-    id: str
-    path: Path
-    spec: dict[str, Any]
-    status: Status
-    result: dict[str, Any] | None
-    label: Label = Label()
-    machine: str | None = None
-    """Of a sample run, what it was measured on, in words; None of a run of this server."""
-
-    @property
-    def sample(self) -> bool:
-        """Whether the run is shipped with the package: it has no model and is not to be changed."""
-        return self.machine is not None
-
-    @property
-    def model_dir(self) -> Path:
-        return self.path / "model"
-
-
-# --- writing -------------------------------------------------------------------------------------------------------
 
 
 def run_id(created: float, digits: str) -> str:
@@ -124,7 +94,12 @@ def run_id(created: float, digits: str) -> str:
 
 
 def new_run(runs_dir: Path) -> Path:
-    """Create an empty run folder with a fresh id and return it."""
+    """Create an empty run folder with a fresh id and return it.
+
+    Raises:
+        ReadOnlyError: this server only shows.
+    """
+    demo_mode.refuse()
     runs_dir.mkdir(parents=True, exist_ok=True)
     while True:
         path = runs_dir / run_id(time.time(), secrets.token_hex(3))
@@ -135,137 +110,12 @@ def new_run(runs_dir: Path) -> Path:
         return path
 
 
-def claim(path: Path, job: Job = "prune") -> Status:
-    """Make `path` the folder of a run of this process; what a run that died there left half-written is removed.
-
-    Raises:
-        RunError: it holds a finished run, a run of another process or files that are not a run's, or cannot be made.
-    """
-    created = time.time()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        used = any(path.iterdir())
-    except OSError as error:
-        raise RunError(f"{path} cannot be made or is not a folder; choose another --out.") from error
-    if used and not (path / "status.json").exists():
-        raise RunError(f"{path} holds files that are not a run's; choose a new or empty folder for --out.")
-    if used:
-        earlier = read_status(path)
-        if earlier.state == "done":
-            raise RunError(f"{path} already holds a finished run; choose another folder.")
-        if earlier.active and earlier.pid not in (None, os.getpid()):
-            raise RunError(f"Another process is writing a run into {path}; choose another folder.")
-        if earlier.active:  # queued: it waits since then
-            created = earlier.created
-        discard_results(path)
-    status = Status("running", "loading", created=created, started=time.time(), message="starting", job=job)
-    return write_status(path, this_process(status))
+def is_id(text: str) -> bool:
+    """Whether `text` has the form of a run's id; only what has is ever used as the name of a folder."""
+    return index.RUN_ID.fullmatch(text) is not None
 
 
-def discard_results(path: Path) -> None:
-    """Remove what a run that did not come to its end wrote into its folder; spec, status and log stay."""
-    for name in ("model", _PARTIAL_MODEL):
-        shutil.rmtree(path / name, ignore_errors=True)
-    for name in _RESULTS:
-        (path / name).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def new_model(path: Path) -> Iterator[Path]:
-    """A folder to write the pruned checkpoint of run folder `path` into; it appears as `model` only when whole."""
-    partial = path / _PARTIAL_MODEL
-    yield partial
-    partial.rename(path / "model")
-
-
-def write_status(path: Path, status: Status) -> Status:
-    """Write `status` into run folder `path`, stamped with the time; returns what was written."""
-    stamped = replace(status, updated=time.time())
-    write_json(path / "status.json", asdict(stamped))
-    return stamped
-
-
-def request_cancel(path: Path) -> None:
-    """Leave the note that asks run folder `path` to stop; see `pgb_core.jobs` for who reads it."""
-    (path / _CANCEL).touch()
-
-
-def withdraw_cancel(path: Path) -> None:
-    """Remove the note of an earlier run in the same folder; in a folder that is not a run's nothing is touched."""
-    if (path / "status.json").exists():
-        (path / _CANCEL).unlink(missing_ok=True)
-
-
-def cancel_requested(path: Path) -> bool:
-    """Whether run folder `path` has been asked to stop."""
-    return (path / _CANCEL).exists()
-
-
-def log_file(path: Path) -> Path:
-    """Where the process of run folder `path` writes what it says."""
-    return path / "log.txt"
-
-
-# --- reading -------------------------------------------------------------------------------------------------------
-
-
-def recorded_status(path: Path) -> Status:
-    """Status of run folder `path` as it was last written, whether or not its process still lives.
-
-    Raises:
-        RunError: status.json is missing or damaged.
-    """
-    values = read_json(path / "status.json")
-    try:
-        return Status(**values)
-    except TypeError as error:
-        raise RunError(f"status.json of run {path.name} is of another version; delete the run.") from error
-
-
-def read_status(path: Path) -> Status:
-    """Status of run folder `path`; an active run whose process is gone is reported as failed or cancelled.
-
-    Raises:
-        RunError: status.json is missing or damaged.
-    """
-    status = recorded_status(path)
-    if not status.active or alive(status):
-        return status
-    status = recorded_status(path)  # the process may have written its last word after the first look, then ended
-    if not status.active:
-        return status
-    if cancel_requested(path):
-        return replace(status, state="cancelled", finished=status.updated, message="Cancelled.")
-    never = "The run's process never started; start the run again."
-    message = never if status.pid is None else "The run's process ended without a result; see its log."
-    return replace(status, state="failed", finished=status.updated, message=message)
-
-
-def read_run(path: Path) -> Run:
-    """The run in folder `path`.
-
-    Raises:
-        RunError: the folder is not a readable run.
-    """
-    status = read_status(path)
-    result = read_json(path / "result.json") if status.state == "done" else None
-    return Run(path.name, path, read_json(path / "spec.json"), status, result, _read_label(path))
-
-
-def _read_label(path: Path) -> Label:
-    with contextlib.suppress(RunError):  # most runs have none
-        return Label.from_dict(read_json(path / _LABEL))
-    return Label()
-
-
-def run_at(path: Path) -> Run | None:
-    """The run whose folder, or the folder of whose model, `path` is; None where it is neither.
-
-    Raises:
-        RunError: it is a run, and not a readable one.
-    """
-    folder = path.parent if path.name == "model" else path
-    return read_run(folder) if all((folder / name).is_file() for name in ("status.json", "spec.json")) else None
+# --- finding and listing -------------------------------------------------------------------------------------------
 
 
 def find_run(runs_dir: Path, run_id: str, job: Job = "prune") -> Run:
@@ -284,7 +134,10 @@ def find_run(runs_dir: Path, run_id: str, job: Job = "prune") -> Run:
 
 
 def list_runs(runs_dir: Path) -> list[Run]:
-    """All readable runs, newest first, then the samples unless a setting hides them; damaged folders are left out."""
+    """All readable runs, newest first, then the samples unless a setting hides them; damaged folders are left out.
+
+    Their results lack what says something of one run alone (`run_folder.LARGE`): `find_run` reads all of one.
+    """
     own = list_own(runs_dir)
     known = {run.id for run in own}
     return own + [run for run in _samples() if run.id not in known]
@@ -292,34 +145,16 @@ def list_runs(runs_dir: Path) -> list[Run]:
 
 def list_own(runs_dir: Path, job: Job = "prune") -> list[Run]:
     """As `list_runs`, without the samples, of those that do `job`."""
-    return [run for run in _newest_first(folders(runs_dir), _read_again) if run.status.job == job]
+    return _newest_first(e.run for e in index.entries(runs_dir) if e.run is not None and e.status.job == job)
 
 
-def _newest_first(paths: Iterable[Path], read: Callable[[Path], Run]) -> list[Run]:
-    runs = []
-    for path in paths:
-        with contextlib.suppress(RunError, FileNotFoundError):  # damaged, or deleted meanwhile
-            runs.append(read(path))
+def _newest_first(runs: Iterable[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: (run.status.created, run.id), reverse=True)
-
-
-def _read_again(path: Path) -> Run:
-    """As `read_run`; what a run that ended long ago left is kept in memory until its folder changes."""
-    changed = path.stat().st_mtime_ns
-    if time.time() - changed / 1e9 < SETTLED_SECONDS:
-        return read_run(path)
-    run = _read_settled(path, changed)
-    return read_run(path) if run.status.active else run  # its process may have gone, which changes no file
-
-
-@functools.lru_cache(maxsize=1000)
-def _read_settled(path: Path, changed: int) -> Run:
-    return read_run(path)
 
 
 def _samples() -> list[Run]:
     """The runs that are shipped with the package, unless a setting hides them."""
-    return _newest_first(folders(SAMPLES), _read_sample) if get_settings().show_samples else []
+    return _newest_first(map(_read_sample, folders(SAMPLES))) if get_settings().show_samples else []
 
 
 @functools.cache
@@ -329,31 +164,13 @@ def _read_sample(path: Path) -> Run:
 
 def list_active(runs_dir: Path) -> list[tuple[Path, Status]]:
     """Folder and status of every run that is queued or running, in the order in which they were submitted."""
-    runs = []
-    for path in folders(runs_dir):
-        with contextlib.suppress(RunError):
-            runs.append((path, read_status(path)))
-    return sorted((run for run in runs if run[1].active), key=lambda run: (run[1].created, run[0].name))
+    runs = [(entry.path, entry.status) for entry in index.entries(runs_dir) if entry.status.active]
+    return sorted(runs, key=lambda run: (run[1].created, run[0].name))
 
 
 def list_abandoned(runs_dir: Path) -> list[Path]:
     """Folders of runs whose process is gone, but whose status does not say so yet."""
-    found = []
-    for path in folders(runs_dir):
-        with contextlib.suppress(RunError):
-            if recorded_status(path).active and not read_status(path).active:
-                found.append(path)
-    return found
-
-
-def is_id(text: str) -> bool:
-    """Whether `text` has the form of a run's id; only what has is ever used as the name of a folder."""
-    return _RUN_ID.fullmatch(text) is not None
-
-
-def folders(runs_dir: Path) -> list[Path]:
-    """The folders below `runs_dir` that have the name of a run, readable or not, in no order."""
-    return [path for path in runs_dir.iterdir() if _RUN_ID.fullmatch(path.name)] if runs_dir.is_dir() else []
+    return [entry.path for entry in index.entries(runs_dir) if entry.abandoned]
 
 
 def _own_folder(runs_dir: Path, run_id: str) -> Path:
@@ -371,16 +188,6 @@ def _no_run(run_id: str) -> RunError:
     return RunError(f"There is no run {run_id[:40]!r} on this server.")
 
 
-def read_options(run: Run) -> list[dict[str, Any]]:
-    """Option table per sublayer: [{layer, kind, chosen, options: [{label, groups, units, cost, density, loss, ...}]}].
-
-    Raises:
-        RunError: options.json is damaged or missing, as it is where the method had no options to choose from.
-    """
-    options: list[dict[str, Any]] = read_json(run.path / "options.json")["sublayers"]
-    return options
-
-
 # --- keeping -------------------------------------------------------------------------------------------------------
 
 
@@ -390,11 +197,7 @@ def write_label(runs_dir: Path, run_id: str, label: Label) -> None:
     Raises:
         RunError: there is no such run, or it cannot be written to.
     """
-    path = _own_folder(runs_dir, run_id)
-    try:
-        write_json(path / _LABEL, asdict(label))
-    except OSError as error:
-        raise RunError(f"The label of run {run_id} cannot be written: {explain(error)}") from error
+    write_words(_own_folder(runs_dir, run_id), label)
 
 
 def delete_run(runs_dir: Path, run_id: str) -> None:
@@ -403,6 +206,7 @@ def delete_run(runs_dir: Path, run_id: str) -> None:
     Raises:
         RunError: there is no such run, it is still active, or its files cannot be removed.
     """
+    demo_mode.refuse()
     path = _own_folder(runs_dir, run_id)
     try:
         active = read_status(path).active

@@ -1,9 +1,9 @@
 """Many runs that share one scoring pass: `prune` for every point of a sweep, one after another.
 
-What is not a point's own (`shared.Shared`) is made once for each seed. A point is pruned by the very function that a
-single run is pruned by. Only the dense model's time is taken anew for each point, in turns with the pruned model's: in
-a sweep of the demo by `pgb` and `structured`, timed against one time of the dense model taken minutes before, two of
-three pairs came out in the wrong order.
+What is not a point's own (`shared.Shared`) is made once for each checkpoint, task and seed. A point is pruned by the
+very function that a single run is pruned by. Only the dense model's time is taken anew for each point, in turns with
+the pruned model's: in a sweep of the demo by `pgb` and `structured`, timed against one time of the dense model taken
+minutes before, two of three pairs came out in the wrong order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from pgb_core import store, sweep_table
 from pgb_core.errors import JobCancelled, RunError, explain, reason
 from pgb_core.progress import Progress, ProgressCallback
 from pgb_core.pruner import prune, stage_weights
+from pgb_core.shards import Shard, group_of
 from pgb_core.shared import Shared, family
 from pgb_core.spec import PruneSpec
 from pgb_core.sweep_spec import Point, Sweep, SweepSpec, write_sweep
@@ -41,33 +42,51 @@ def sweep(
     on_progress: ProgressCallback | None = None,
     on_point: Callable[[dict[str, Any]], object] | None = None,
     guard: Guard = contextlib.nullcontext,
+    shard: Shard | None = None,
 ) -> list[dict[str, Any]]:
     """Make every point of `spec` that is not finished yet, and return the table of all, as `sweep_table.rows` says.
+
+    With `shard` only its part of the points is made; other processes may make the other parts at the same time.
 
     Folder `out` gets the sweep's own files, `runs_dir` (by default `out`) a run folder for each point. After each
     point the table is written anew and `on_point` is called with the point's row. A point that fails, or is cancelled
     by itself, is recorded as such and the sweep goes on; called again, it is tried again.
 
     Raises:
-        PGBError: the folder belongs to something else, or not one point could be made.
+        PGBError: the folder belongs to something else, or of several points to be made not one could.
         JobCancelled: the sweep was cancelled; finished points stay.
     """
     path = Path(out)
     found = write_sweep(path, spec, runs_dir or path)
-    status = _claim(path)
+    place = path if shard is None else shard.folder(path)
+    status = _claim(place)
+    wanted = set(spec.points() if shard is None else shard.of(spec.points()))
+    own = [point for point in found.points if point.spec in wanted or shard is None]
     try:
-        _make_points(found, status, on_progress, on_point, guard)
+        open_ = [point for point in own if point.spec in wanted and found.state(point) != "done"]
+        meter = _Meter(found, place, status, len(own) - len(open_), open_, on_progress)
+        _make_points(found, open_, meter, on_point, guard)
         table = sweep_table.write_table(found)
-        failed = [row for row in table if row["state"] != "done"]
-        if len(failed) == len(table):
-            raise RunError(f"no point of the sweep could be made; the first one: {failed[0]['message']}")
-        made = f"{len(table) - len(failed)} of {len(table)} points"
-        _end(path, "done", f"{made} made" if failed else "done")
+        _end(place, "done", _outcome(table, own))
     except BaseException as error:
         stopped = isinstance(error, JobCancelled | KeyboardInterrupt)
-        _end(path, "cancelled" if stopped else "failed", reason(error))
+        _end(place, "cancelled" if stopped else "failed", reason(error))
         raise
     return table
+
+
+def _outcome(table: Sequence[Mapping[str, Any]], own: Sequence[Point]) -> str:
+    """What became of the points `own`, for the status.
+
+    Raises:
+        RunError: there are some, and not one of them could be made.
+    """
+    ids = {point.run for point in own}
+    rows = [row for row in table if row["run"] in ids]
+    failed = [row for row in rows if row["state"] != "done"]
+    if failed and len(failed) == len(rows):
+        raise RunError(f"no point of the sweep could be made; the first one: {failed[0]['message']}")
+    return f"{len(rows) - len(failed)} of {len(rows)} points made" if failed else "done"
 
 
 def _claim(path: Path) -> store.Status:
@@ -77,6 +96,7 @@ def _claim(path: Path) -> store.Status:
         RunError: another process works in it.
     """
     created = time.time()
+    path.mkdir(exist_ok=True)  # of a shard
     if (path / "status.json").exists():
         earlier = store.read_status(path)
         if earlier.active and earlier.pid not in (None, os.getpid()):
@@ -91,41 +111,38 @@ def _end(path: Path, state: store.State, message: str) -> None:
         status = store.recorded_status(path)
         fraction = 1.0 if state == "done" else status.fraction
         ended = replace(status, state=state, message=message, finished=time.time(), eta_seconds=None, fraction=fraction)
-        store.write_status(path, ended)
+        store.write_last_status(path, ended)
 
 
 def _make_points(
     found: Sweep,
-    status: store.Status,
-    on_progress: ProgressCallback | None,
+    points: Sequence[Point],
+    meter: _Meter,
     on_point: Callable[[dict[str, Any]], object] | None,
     guard: Guard,
 ) -> None:
-    wanted = set(found.spec.points())
-    points = [point for point in found.points if point.spec in wanted and found.state(point) != "done"]
-    meter = _Meter(found, points, status, on_progress)
     shared: Shared | None = None
     for number, point in enumerate(points):
-        if store.cancel_requested(found.path):
+        if store.cancel_requested(meter.place):
             raise JobCancelled("The sweep was cancelled.")
         if shared is None or not shared.fits(point.spec):
-            methods = [other.spec.method for other in points[number:] if other.spec.seed == point.spec.seed]
+            shared = None  # what it holds goes before the next is made
+            methods = [o.spec.method for o in points[number:] if group_of(o.spec) == group_of(point.spec)]
             shared = Shared(point.spec, methods)
-        _make(found, point, shared, meter.of(number), guard)
+        _make(found.folder(point), point, shared, meter, number, guard)
         sweep_table.write_table(found)
         if on_point is not None:
             on_point(sweep_table.row(found, point))
 
 
-def _make(found: Sweep, point: Point, shared: Shared, report: ProgressCallback, guard: Guard) -> None:
+def _make(folder: Path, point: Point, shared: Shared, meter: _Meter, number: int, guard: Guard) -> None:
     """Make one point; what goes wrong with it alone ends here, and is in the status of its run."""
-    folder = found.folder(point)
     store.withdraw_cancel(folder)  # of an earlier attempt
     try:
         with guard(folder):
-            prune(point.spec, folder, report, shared=shared)
+            prune(point.spec, folder, meter.of(number), shared=shared)
     except (JobCancelled, KeyboardInterrupt):
-        if store.cancel_requested(found.path) or not store.cancel_requested(folder):
+        if store.cancel_requested(meter.place) or not store.cancel_requested(folder):
             raise
     except Exception as error:
         if explain(error) is None:  # a fault of ours: the run's log has the traceback too
@@ -134,24 +151,32 @@ def _make(found: Sweep, point: Point, shared: Shared, report: ProgressCallback, 
 
 def point_weights(points: Sequence[PruneSpec]) -> list[float]:
     """Roughly how long each point takes beside the others, when they share what they can."""
-    weights, seen = [], set[tuple[int, str | None]]()
+    weights, seen = [], set[tuple[object, str | None]]()
     for spec in points:
-        spared = {"loading", "importance"} if any(seed == spec.seed for seed, _ in seen) else set()
-        if (spec.seed, family(spec.method)) in seen or family(spec.method) is None:
+        group, tables = group_of(spec), family(spec.method)
+        spared = {"loading", "importance"} if any(other == group for other, _ in seen) else set()
+        if (group, tables) in seen or tables is None:
             spared |= {"grouping", "budget"}
-        seen.add((spec.seed, family(spec.method)))
+        seen.add((group, tables))
         weights.append(sum(stage_weights(spec, spared).values()))
     return weights
 
 
 class _Meter:
-    """Turns the progress of points into that of their sweep: for whoever asked, and for the sweep's status."""
+    """Turns the progress of points into that of their sweep: for whoever asked, and for the status in `place`."""
 
     def __init__(
-        self, found: Sweep, points: Sequence[Point], status: store.Status, callback: ProgressCallback | None
+        self,
+        found: Sweep,
+        place: Path,
+        status: store.Status,
+        finished: int,
+        points: Sequence[Point],
+        callback: ProgressCallback | None,
     ) -> None:
-        self._path, self._points, self._status, self._callback = found.path, points, status, callback
-        self._finished = len(found.points) - len(points)
+        self.place = place
+        self._status, self._finished, self._points, self._callback = status, finished, points, callback
+        self._several = len(found.spec.checkpoints) * len(found.spec.tasks) > 1
         self._weights = point_weights([point.spec for point in points])
         self._began = time.monotonic()
         self._told = 0.0
@@ -161,11 +186,14 @@ class _Meter:
         before, own, total = sum(self._weights[:number]), self._weights[number], sum(self._weights)
         place = f"point {self._finished + number + 1} of {self._finished + len(self._points)}"
 
+        point = self._points[number]
+        name = f"{point.spec.checkpoint} on {point.spec.task}, {point}" if self._several else str(point)
+
         def report(progress: Progress) -> None:
             fraction = (before + own * progress.fraction) / total
             gone = time.monotonic() - self._began
             eta = gone * (1 - fraction) / fraction if fraction > 0.02 else None
-            message = f"{place} ({self._points[number]}){': ' if progress.message else ''}{progress.message}"
+            message = f"{place} ({name}){': ' if progress.message else ''}{progress.message}"
             self._tell(Progress(progress.stage, progress.stage_fraction, fraction, message, eta))
 
         return report
@@ -176,4 +204,4 @@ class _Meter:
         if time.monotonic() - self._told > _STATUS_SECONDS:
             self._told = time.monotonic()
             changed = {name: getattr(progress, name) for name in ("stage", "fraction", "message", "eta_seconds")}
-            self._status = store.write_status(self._path, replace(self._status, **changed))
+            self._status = store.write_status(self.place, replace(self._status, **changed))

@@ -1,10 +1,11 @@
 """SweepSpec: which runs make up a sweep, and where each of them lies.
 
     DIR/sweep.json   the spec, when it was first started, and every point with the id of its run
-    DIR/status.json  as of a run; DIR/log.txt; DIR/points.csv and points.parquet, written anew after each point
+    DIR/status.json  as of a run, or DIR/shard-i-of-n/status.json; DIR/log.txt
+    DIR/points.csv   and points.parquet: the table, written anew after each point
 
 A point is a run like any other, in a folder of its own. Its id follows from the plan, so that a sweep that is taken up
-again, and later one that is shared out among machines, finds its points without asking anybody.
+again, or shared out among machines (`shards`), finds its points without asking anybody.
 Nothing here imports torch: the dashboard reads sweeps through this module.
 """
 
@@ -13,11 +14,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from pgb_core import store
 from pgb_core.errors import RunError, SpecError
@@ -26,13 +30,17 @@ from pgb_core.spec import PruneSpec
 
 SCHEMA = 1
 FILE = "sweep.json"
-AXES = ("seed", "method", "recover_epochs", "sparsity")
+AXES = ("checkpoint", "task", "seed", "method", "recover_epochs", "sparsity")
 """Fields of a spec in which the points of a sweep differ; points go through them in this order, the last fastest."""
+
+LISTS = ("sparsities", "methods", "recover_epochs", "seeds", "checkpoints", "tasks")
+"""Fields of a sweep that hold the values."""
+_LOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """Runs of one checkpoint and task: all combinations of targets, methods, recoveries and seeds.
+    """All combinations of checkpoints, tasks, targets, methods, recoveries and seeds.
 
     >>> SweepSpec(PruneSpec("demo", "bbc-news", 0.5), sparsities=(0.5, 0.75), methods=("pgb", "structured")).size
     4
@@ -47,8 +55,13 @@ class SweepSpec:
     methods: tuple[str, ...] = ("pgb",)
     recover_epochs: tuple[int, ...] = (0,)
     seeds: tuple[int, ...] = (0,)
+    checkpoints: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    """Without any, the one of `base`."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoints", self.checkpoints or (self.base.checkpoint,))
+        object.__setattr__(self, "tasks", self.tasks or (self.base.task,))
         for name, values in self.axes().items():
             if not values:
                 raise SpecError(f"a sweep needs at least one value for {name}.")
@@ -56,7 +69,10 @@ class SweepSpec:
                 raise SpecError(f"{name} of a sweep names a value twice.")
         most = get_settings().max_sweep_points
         if self.size > most:
-            raise SpecError(f"{self.size} points are more than the {most} that a sweep may have; take fewer values.")
+            raise SpecError(
+                f"{self.size} points are more than the {most} that a sweep may have; take fewer values, or raise "
+                "PGB_MAX_SWEEP_POINTS."
+            )
         first = {name: values[0] for name, values in self.axes().items()}
         # in one form, so that two specs of the same points are equal
         object.__setattr__(self, "base", replace(self.base, **first))
@@ -64,13 +80,13 @@ class SweepSpec:
 
     def axes(self) -> dict[str, tuple[Any, ...]]:
         """The values of each field in which points differ."""
-        values = (self.seeds, self.methods, self.recover_epochs, self.sparsities)
+        values = (self.checkpoints, self.tasks, self.seeds, self.methods, self.recover_epochs, self.sparsities)
         return dict(zip(AXES, values, strict=True))
 
     @property
     def size(self) -> int:
         """How many points there are."""
-        return len(self.sparsities) * len(self.methods) * len(self.recover_epochs) * len(self.seeds)
+        return math.prod(map(len, self.axes().values()))
 
     def points(self) -> list[PruneSpec]:
         """The spec of every point; those that share most come one after another."""
@@ -79,18 +95,13 @@ class SweepSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        lists = {"sparsities": self.sparsities, "methods": self.methods, "seeds": self.seeds}
-        return {
-            "base": self.base.to_dict(),
-            **{name: list(values) for name, values in lists.items()},
-            "recover_epochs": list(self.recover_epochs),
-        }
+        return {"base": self.base.to_dict(), **{name: list(getattr(self, name)) for name in LISTS}}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SweepSpec:
         """The spec in `values`; keys that are not fields of a spec are ignored."""
-        names = ("sparsities", "methods", "recover_epochs", "seeds")
-        return cls(PruneSpec.from_dict(values["base"]), **{name: tuple(values[name]) for name in names})
+        lists = {name: tuple(values[name]) for name in LISTS if name in values}
+        return cls(PruneSpec.from_dict(values["base"]), **lists)
 
 
 @dataclass(frozen=True)
@@ -147,18 +158,30 @@ class Sweep:
 def write_sweep(path: Path, spec: SweepSpec, runs_dir: Path) -> Sweep:
     """Make `path` the folder of sweep `spec`; the points of an earlier sweep there stay in its list.
 
+    Several processes may do so at once, for parts of one sweep.
+
     Raises:
         SpecError: the earlier sweep's points had other settings.
         RunError: it cannot be read, or the folder holds files that are not a sweep's.
     """
     path.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        return _write_sweep(path, spec, runs_dir)
+
+
+def locked(path: Path) -> FileLock:
+    """Held while the files of the sweep in folder `path` are read and written anew."""
+    return FileLock(path / ".sweep.lock", timeout=_LOCK_SECONDS)
+
+
+def _write_sweep(path: Path, spec: SweepSpec, runs_dir: Path) -> Sweep:
     created, points = time.time(), {}
     if (path / FILE).exists():
         earlier = read_sweep(path, runs_dir)
         if replace(earlier.spec.base, **_place(spec.base)) != spec.base:
             raise SpecError(f"{path} holds a sweep with other settings; choose another --out.")
         created, points = earlier.created, {point.spec: point for point in earlier.points}
-    elif any(path.iterdir()) and not (path / "status.json").exists():
+    elif any(not entry.name.startswith(".") for entry in path.iterdir()) and not (path / "status.json").exists():
         raise RunError(f"{path} holds files that are not a sweep's; choose a new or empty folder for --out.")
     for point in spec.points():
         if point not in points:
@@ -178,7 +201,7 @@ def read_sweep(path: Path, runs_dir: Path | None = None) -> Sweep:
     try:
         spec, created = SweepSpec.from_dict(values), float(values["created"])
         points = tuple(
-            Point(entry["run"], replace(spec.base, **{name: entry[name] for name in AXES}))
+            Point(entry["run"], replace(spec.base, **{name: entry[name] for name in AXES if name in entry}))
             for entry in values["points"]
         )
     except (KeyError, TypeError, ValueError, SpecError) as error:

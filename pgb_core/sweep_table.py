@@ -12,11 +12,12 @@ from typing import Any
 
 from pgb_core import store
 from pgb_core.errors import RunError
-from pgb_core.sweep_spec import Point, Sweep
+from pgb_core.sweep_spec import AXES, Point, Sweep, locked
 
 CSV_FILE, PARQUET_FILE = "points.csv", "points.parquet"
 COLUMNS = {
-    "run": str, "method": str, "sparsity": float, "recover_epochs": int, "seed": int, "state": str, "message": str,
+    "run": str, "checkpoint": str, "task": str, "method": str, "sparsity": float, "recover_epochs": int, "seed": int,
+    "state": str, "message": str,
     "achieved_sparsity": float, "metric": str, "score": float, "standard_error": float, "dense": float,
     "masked": float, "compensated": float, "recovered": float, "majority": float, "samples": int, "parameters": int,
     "encoder_weights": int, "flops": int, "bytes": int, "latency_ms": float, "latency_p10_ms": float,
@@ -35,7 +36,8 @@ def row(sweep: Sweep, point: Point) -> dict[str, Any]:
     """One point as a row."""
     values = {
         "run": point.run,
-        **{name: getattr(point.spec, name) for name in ("method", "sparsity", "recover_epochs", "seed")},
+        **{name: getattr(point.spec, name) for name in AXES},
+        "checkpoint": _name_of(point.spec.checkpoint),
         "state": "pending",
     }
     try:
@@ -44,6 +46,11 @@ def row(sweep: Sweep, point: Point) -> dict[str, Any]:
         return {**dict.fromkeys(COLUMNS), **values}
     values |= {"state": run.status.state, "message": None if run.status.state == "done" else run.status.message}
     return {**dict.fromkeys(COLUMNS), **values, **({} if run.result is None else _measured(run.result))}
+
+
+def _name_of(checkpoint: str) -> str:
+    """Of a folder its name: the table is for everybody, where it lies on the server is not."""
+    return Path(checkpoint).name if Path(checkpoint).is_absolute() else checkpoint
 
 
 def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,15 +90,23 @@ def _harmless(value: Any) -> Any:
 
 
 def write_table(sweep: Sweep) -> list[dict[str, Any]]:
-    """Write the CSV and the Parquet file of `sweep` anew and return their rows."""
+    """Write the CSV and the Parquet file of `sweep` anew and return their rows.
+
+    Of several processes that do so at once the last one reads what all others have finished.
+    """
+    with locked(sweep.path):
+        table = rows(sweep)
+        _write(sweep.path, table)
+    return table
+
+
+def _write(folder: Path, table: Sequence[Mapping[str, Any]]) -> None:
     import pandas as pd
 
-    table = rows(sweep)
     types = {int: "Int64", float: "Float64", str: "string"}  # each knows missing values
     frame = pd.DataFrame({name: pd.array([r[name] for r in table], dtype=types[t]) for name, t in COLUMNS.items()})
-    _replace(sweep.path / CSV_FILE, as_csv(table).encode())
-    _replace(sweep.path / PARQUET_FILE, frame.to_parquet(index=False))
-    return table
+    _replace(folder / CSV_FILE, as_csv(table).encode())
+    _replace(folder / PARQUET_FILE, frame.to_parquet(index=False))
 
 
 def _replace(path: Path, content: bytes) -> None:

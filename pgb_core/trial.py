@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pgb_core import demo_mode
 from pgb_core.errors import RunError
 from pgb_core.jobs import child_environment
 
@@ -52,6 +53,7 @@ class Trial:
         Raises:
             RunError: it cannot be started.
         """
+        demo_mode.refuse()
         if self._turn.acquire(blocking=False):  # else it is just being asked
             try:
                 if not self.alive:
@@ -65,6 +67,7 @@ class Trial:
         Raises:
             RunError: what the helper cannot do, in its words; or it ended twice, or says nothing any more.
         """
+        demo_mode.refuse()  # the helper has torch in its memory
         with self._turn:
             for _ in range(2):
                 if not self.alive:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from pgb_core import matrices, store
 from pgb_core.answers import Answers, Said, write_answers
+from pgb_core.index import SETTLED_SECONDS
 from pgb_core.layout import (
     Group,
     Kind,
@@ -134,6 +136,20 @@ def make_unfinished_run(
     store.write_status(path, status)
     (path / "log.txt").write_text(log, encoding="utf-8")
     return path
+
+
+def write_running(runs_dir: Path, **changes: Any) -> Path:
+    """Write a run that this process would be running; `changes` are to its status."""
+    path = store.new_run(runs_dir)
+    store.write_json(path / "spec.json", {"checkpoint": "demo"})
+    store.write_status(path, replace(store.this_process(store.Status("running", created=time.time())), **changes))
+    return path
+
+
+def settle(path: Path) -> None:
+    """Have run folder `path` look as if nothing had happened in it for a while."""
+    past = time.time() - SETTLED_SECONDS - 1
+    os.utime(path, (past, past))
 
 
 def _folder(runs_dir: Path, run_id: str | None) -> Path:

@@ -431,7 +431,7 @@ def test_a_sweep_prints_its_points_and_writes_them_as_a_table(
     out, err = capsys.readouterr()
     answer = json.loads(out)
     assert [(p["sparsity"], p["state"]) for p in answer["points"]] == [(0.4, "done"), (0.7, "done")]
-    assert err.count("pgb: magnitude, ") == 2  # each as soon as it is there
+    assert err.count("pgb: tiny, csv, magnitude, ") == 2  # each as soon as it is there
     for point in answer["points"]:
         run = store.read_run(Path(answer["folder"]) / point["run"])
         assert run.result is not None
@@ -440,7 +440,7 @@ def test_a_sweep_prints_its_points_and_writes_them_as_a_table(
     out, err = capsys.readouterr()
     assert out.count("magnitude") == 2
     assert out.splitlines()[-1] == str(tmp_path / "sweep" / "points.csv")
-    assert "pgb: magnitude" not in err
+    assert "pgb: tiny" not in err
 
 
 @pytest.mark.timeout(600)

@@ -261,15 +261,14 @@ def test_the_folder_of_a_killed_run_is_used_again(spec: PruneSpec, tmp_path: Pat
 def test_a_cancel_after_the_end_comes_too_late(
     spec: PruneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = store.write_status
+    write = store.write_last_status
 
-    def write_and_cancel(path: Path, status: store.Status) -> store.Status:
-        written = write(path, status)
+    def write_and_cancel(path: Path, status: store.Status) -> None:
+        write(path, status)
         if status.state == "done":
             raise JobCancelled("The run was cancelled.")
-        return written
 
-    monkeypatch.setattr(store, "write_status", write_and_cancel)
+    monkeypatch.setattr(store, "write_last_status", write_and_cancel)
     with pytest.raises(JobCancelled):
         prune(spec, tmp_path / "run")
     assert store.read_run(tmp_path / "run").result is not None

@@ -81,6 +81,30 @@ def test_one_seed_one_result_whatever_the_global_state(untrained: Path, examples
     assert not torch.equal(results[1], results[2])
 
 
+def test_on_one_cpu_it_is_the_plain_loop_to_the_bit(untrained: Path, examples: list[Example]) -> None:
+    """What accelerate does on one device is nothing; written out here with torch alone."""
+    model, plain = load_model(untrained), load_model(untrained).train()
+    finetune(model, examples[:100], epochs=2, learning_rate=1e-3, batch_size=32, seed=7, device=CPU)
+    decayed = [p for p in plain.parameters() if p.dim() > 1], [p for p in plain.parameters() if p.dim() <= 1]
+    groups = [{"params": p, "weight_decay": d} for p, d in zip(decayed, (recovery.WEIGHT_DECAY, 0.0), strict=True)]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, fused=True)
+    done = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        for epoch in range(2):
+            for batch in batches(examples[:100], 32, order="shuffled", seed=7 + epoch):
+                for group in optimizer.param_groups:
+                    group["lr"] = 1e-3 * _rate(done, 8)
+                with torch.autocast("cpu", torch.bfloat16, enabled=recovery._fast_bfloat16(CPU)):
+                    logits = plain(**batch.inputs).logits.float()
+                torch.nn.functional.cross_entropy(logits, batch.labels).backward()
+                torch.nn.utils.clip_grad_norm_(plain.parameters(), recovery.CLIP_NORM)
+                optimizer.step()
+                optimizer.zero_grad()
+                done += 1
+    assert torch.equal(state(model), state(plain))
+
+
 def test_a_cancel_stops_after_its_batch(untrained: Path, examples: list[Example]) -> None:
     model = load_model(untrained)
     calls = []
@@ -170,7 +194,9 @@ def trained(untrained: Path, examples: list[Example]) -> nn.Module:
 
 def test_what_got_worse_is_not_kept_and_the_training_ends(trained: nn.Module, examples: list[Example]) -> None:
     model = copy.deepcopy(trained)
-    watcher = recovery._Watcher(model, examples[480:560], accuracy_of(model), epochs=9, total=180, step=silent)
+    watcher = recovery._Watcher(
+        model, examples[480:560], accuracy_of(model), 9, 180, silent, recovery._accelerator(CPU)
+    )
     watcher.look(0.0)
     assert not watcher(10, 0.5)
     good = state(model)
@@ -190,7 +216,7 @@ def test_of_states_that_cannot_be_told_apart_the_last_is_kept(trained: nn.Module
     """One more error is within the noise, ten are not; the start does not compete."""
     aside = [e for e in examples[480:600] if trained(torch.tensor([e.input_ids])).logits.argmax() == e.label]
     model = copy.deepcopy(trained)
-    watcher = recovery._Watcher(model, aside, accuracy_of(model), epochs=2, total=40, step=silent)
+    watcher = recovery._Watcher(model, aside, accuracy_of(model), 2, 40, silent, recovery._accelerator(CPU))
     for epoch, wrong in ((0.0, 0), (0.5, 20), (1.0, 0), (1.5, 1), (2.0, 10)):
         watcher.aside = [replace(e, label=1 - e.label) if i < wrong else e for i, e in enumerate(aside)]
         watcher.look(epoch)

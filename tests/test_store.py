@@ -1,76 +1,20 @@
-"""Run folders: atomic, read as written, safe against damage, foreign ids and dead processes."""
+"""All runs of a server: found, listed, deleted; safe against foreign ids."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import threading
-import time
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from pgb_core import RunError, store
 from pgb_core.label import Label
-from tests.sample_run import make_sample_run
+from tests.sample_run import make_sample_run, write_running
 
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     return make_sample_run(tmp_path / "runs")
-
-
-def write_running(runs_dir: Path, **changes: object) -> Path:
-    path = store.new_run(runs_dir)
-    store.write_json(path / "spec.json", {"checkpoint": "demo"})
-    store.write_status(path, replace(store.this_process(store.Status("running", created=time.time())), **changes))
-    return path
-
-
-# --- writing -------------------------------------------------------------------------------------------------------
-
-
-def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "value.json"
-    store.write_json(path, {"filler": "x" * 50_000, "n": 0})
-    stop = threading.Event()
-
-    def write() -> None:
-        n = 0
-        while not stop.is_set():
-            n += 1
-            store.write_json(path, {"filler": "x" * (50_000 + n % 7), "n": n})
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        seen = {store.read_json(path)["n"] for _ in range(300)}
-    finally:
-        stop.set()
-        writer.join()
-    assert len(seen) > 1
-
-
-def test_a_value_that_is_not_json_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
-    path = tmp_path / "value.json"
-    store.write_json(path, {"n": 1})
-    for value in (float("nan"), {"n": object()}):
-        with pytest.raises((ValueError, TypeError)):
-            store.write_json(path, value)
-    assert store.read_json(path) == {"n": 1}
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_write_that_fails_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: str, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pgb_core.store.os.replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        store.write_json(tmp_path / "value.json", {})
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_new_runs_get_folders_of_their_own(tmp_path: Path) -> None:
@@ -79,72 +23,7 @@ def test_new_runs_get_folders_of_their_own(tmp_path: Path) -> None:
     assert all(path.is_dir() and not list(path.iterdir()) for path in paths)
 
 
-# --- status --------------------------------------------------------------------------------------------------------
-
-
-def test_a_status_is_read_as_it_was_written(tmp_path: Path) -> None:
-    before = time.time()
-    status = store.this_process(store.Status("running", "importance", 0.25, "layer 1 of 6", 1.0, 2.0, eta_seconds=9.5))
-    written = store.write_status(tmp_path, status)
-    assert store.read_status(tmp_path) == written == replace(status, updated=written.updated)
-    assert written.updated >= before
-    assert written.pid == os.getpid()
-
-
-def test_a_run_whose_process_is_gone_has_failed(tmp_path: Path) -> None:
-    process = subprocess.Popen(["sleep", "60"])
-    path = write_running(tmp_path)
-    store.write_status(path, store.owned_by(store.recorded_status(path), process.pid))
-    assert store.read_status(path).state == "running"
-    process.kill()
-    deadline = time.monotonic() + 5
-    while store.read_status(path).state == "running":  # a zombie counts as gone: nobody has waited for it yet
-        assert time.monotonic() < deadline
-    status = store.read_status(path)
-    assert status.state == "failed"
-    assert status.message == "The run's process ended without a result; see its log."
-    assert status.finished == status.updated
-    assert store.recorded_status(path).state == "running"
-    process.wait()
-    assert store.read_status(path).state == "failed"
-
-
-def test_a_dead_run_that_had_been_asked_to_stop_is_cancelled(tmp_path: Path) -> None:
-    path = write_running(tmp_path, pid_created=1.0)
-    store.request_cancel(path)
-    assert store.cancel_requested(path)
-    assert store.read_status(path).state == "cancelled"
-    store.withdraw_cancel(path)
-    store.withdraw_cancel(path)
-    assert store.read_status(path).state == "failed"
-
-
-def test_a_process_number_that_was_given_to_another_is_not_the_run(tmp_path: Path) -> None:
-    status = store.recorded_status(write_running(tmp_path))
-    assert store.find_process(status) is not None
-    assert store.find_process(replace(status, pid_created=(status.pid_created or 0) - 60)) is None
-    assert store.find_process(replace(status, pid=None)) is None
-
-
-def test_a_queued_run_has_a_minute_to_get_its_process(tmp_path: Path) -> None:
-    path = write_running(tmp_path, state="queued", pid=None)
-    assert store.read_status(path).state == "queued"
-    store.write_status(path, store.Status(created=time.time() - 61))
-    status = store.read_status(path)
-    assert status.state == "failed"
-    assert status.message == "The run's process never started; start the run again."
-
-
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"state": "running", "color": "red"}', b"\xff\xfe"])
-def test_a_damaged_status_is_one_line(tmp_path: Path, text: str | bytes | None) -> None:
-    if text is not None:
-        (tmp_path / "status.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(RunError, match="delete the run") as caught:
-        store.read_status(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-# --- listing, finding, deleting ------------------------------------------------------------------------------------
+# --- finding, listing, deleting ------------------------------------------------------------------------------------
 
 
 def test_runs_are_listed_newest_first_and_damaged_ones_left_out(tmp_path: Path) -> None:
@@ -199,38 +78,7 @@ def test_an_active_run_is_not_deleted(tmp_path: Path) -> None:
     assert path.is_dir()
 
 
-def test_options_are_read(run_dir: Path) -> None:
-    options = store.read_options(store.read_run(run_dir))
-    assert [(entry["layer"], entry["kind"]) for entry in options] == [
-        (layer, kind) for layer in (0, 1) for kind in ("attention", "feed_forward")
-    ]
-
-
-def test_a_run_folder_is_plain_json(run_dir: Path) -> None:
-    for path in run_dir.glob("*.json"):
-        assert isinstance(json.loads(path.read_text()), dict)
-    assert store.log_file(run_dir) == run_dir / "log.txt"
-
-
-def test_a_run_is_known_by_its_folder_and_by_its_model_s(run_dir: Path, tmp_path: Path) -> None:
-    for path in (run_dir, run_dir / "model"):
-        run = store.run_at(path)
-        assert run is not None
-        assert (run.path, run.model_dir) == (run_dir, run_dir / "model")
-    for path in (run_dir / "other", run_dir.parent, tmp_path / "nowhere" / "model"):
-        assert store.run_at(path) is None
-    (run_dir / "result.json").unlink()
-    with pytest.raises(RunError, match=r"result\.json of run"):
-        store.run_at(run_dir)
-
-
 # --- labels, lists that are read once, samples ---------------------------------------------------------------------
-
-
-def settle(path: Path) -> None:
-    """Have run folder `path` look as if nothing had happened in it for a while."""
-    past = time.time() - store.SETTLED_SECONDS - 1
-    os.utime(path, (past, past))
 
 
 def test_a_label_is_read_back_and_survives_the_run(run_dir: Path) -> None:
@@ -242,67 +90,12 @@ def test_a_label_is_read_back_and_survives_the_run(run_dir: Path) -> None:
     assert json.loads((run_dir / "label.json").read_text())["name"] == "Monday"
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"name": 3}'])
-def test_a_damaged_label_is_none(run_dir: Path, content: bytes) -> None:
-    (run_dir / "label.json").write_bytes(content)
-    assert store.read_run(run_dir).label == Label()
-
-
 @pytest.mark.parametrize("run_id", ["../secret", "20250101-000000-abcdef", "20250101-000000-abcdef/..", ""])
 def test_a_label_goes_to_a_run_or_nowhere(tmp_path: Path, run_id: str) -> None:
     (tmp_path / "secret").mkdir()
     with pytest.raises(RunError, match="There is no run"):
         store.write_label(tmp_path / "runs", run_id, Label("x"))
     assert list((tmp_path / "secret").iterdir()) == []
-
-
-def test_a_label_that_cannot_be_written_is_one_line(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: str, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pgb_core.files.os.replace", full)
-    with pytest.raises(RunError, match="No space left on device; free some space"):
-        store.write_label(run_dir.parent, run_dir.name, Label("x"))
-
-
-def test_a_run_that_was_read_is_read_again_once_it_has_changed(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settle(run_dir)
-    first = store.list_own(run_dir.parent)
-    reads: list[Path] = []
-    read = store.read_run
-    monkeypatch.setattr("pgb_core.store.read_run", lambda path: reads.append(path) or read(path))
-    assert store.list_own(run_dir.parent) == first
-    assert reads == []
-    store.write_label(run_dir.parent, run_dir.name, Label("new"))
-    assert [run.label.name for run in store.list_own(run_dir.parent)] == ["new"]
-    assert reads == [run_dir]
-
-
-def test_an_active_run_is_always_read_anew(tmp_path: Path) -> None:
-    path = write_running(tmp_path)
-    settle(path)
-    assert [run.status.state for run in store.list_own(tmp_path)] == ["running"]
-    gone = replace(store.recorded_status(path), pid_created=1.0)  # its process ended: nothing is written
-    (path / "status.json").write_text(json.dumps(asdict(gone)))
-    settle(path)
-    assert [run.status.state for run in store.list_own(tmp_path)] == ["failed"]
-
-
-def test_five_hundred_runs_are_listed_without_reading_them_again(
-    run_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(500):
-        path = run_dir.parent / f"20250101-000000-{number:06x}"
-        path.mkdir()
-        for name in ("spec.json", "status.json", "result.json"):
-            os.link(run_dir / name, path / name)
-        settle(path)
-    settle(run_dir)
-    assert len(store.list_own(run_dir.parent)) == 501
-    monkeypatch.setattr("pgb_core.store.read_run", None)
-    started = time.process_time()
-    assert len(store.list_own(run_dir.parent)) == 501
-    assert time.process_time() - started < 0.5
 
 
 def test_a_damaged_run_can_be_deleted_and_what_an_interrupted_deletion_left_goes_with_it(run_dir: Path) -> None:

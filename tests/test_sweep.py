@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +16,22 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from pgb_core import JobCancelled, PGBError, PruneSpec, RunError, SpecError, evaluation, planning, prune, store
+from pgb_core import (
+    JobCancelled,
+    PGBError,
+    PruneSpec,
+    RunError,
+    SpecError,
+    evaluation,
+    jobs,
+    planning,
+    prune,
+    store,
+    sweep_table,
+)
 from pgb_core import shared as shared_module
 from pgb_core import sweep as sweep_module
+from pgb_core.shards import Shard
 from pgb_core.shared import Shared
 from pgb_core.sweep import point_weights, sweep
 from pgb_core.sweep_spec import SweepSpec, read_sweep
@@ -225,3 +240,48 @@ def test_the_table_is_the_same_as_csv_and_as_parquet(base: PruneSpec, tmp_path: 
     assert list(csv.columns) == list(parquet.columns) == list(rows[0])
     assert csv["score"][0] == pytest.approx(parquet["score"][0]) == rows[0]["score"]
     assert pd.isna(parquet["latency_ms"][0])
+
+
+def test_shards_at_once_make_every_point_once_and_one_table(base: PruneSpec, tmp_path: Path) -> None:
+    """Each is a process of its own, as a batch scheduler starts it; both have points of one group."""
+    spec = SweepSpec(replace(base, calibration_samples=32), (0.4, 0.8), ("magnitude", "heads-neurons"))
+    out, runs = tmp_path / "shards", tmp_path / "serial"
+    command = [sys.executable, "-m", "pgb_core", "sweep", *jobs.sweep_arguments(spec), f"--out={out}", "--json"]
+    processes = [
+        subprocess.Popen([*command, f"--shard={n}/2"], stdout=subprocess.PIPE, env=jobs.child_environment())
+        for n in (1, 2)
+    ]
+    answers = [json.loads(process.communicate(timeout=100)[0]) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert any(row["state"] == "done" for row in answers[0]["points"])
+    serial = sweep(spec, runs)
+    table = pd.read_csv(out / "points.csv")
+    assert list(table["state"]) == ["done"] * 4
+    assert list(table["score"]) == [row["score"] for row in serial]
+    places = sorted(path.name for path in out.glob("shard-*"))
+    assert places == ["shard-1-of-2", "shard-2-of-2"]
+    assert [store.read_status(out / name).message for name in places] == ["done"] * 2
+    made = {run: (out / run / "status.json").read_bytes() for run in table["run"]}
+    assert sweep(spec, out, shard=Shard(2, 2)) == sweep_table.rows(read_sweep(out, out))
+    assert {run: (out / run / "status.json").read_bytes() for run in table["run"]} == made  # nothing is repeated
+
+
+def test_a_shard_without_points_has_nothing_to_do(base: PruneSpec, tmp_path: Path) -> None:
+    rows = sweep(SweepSpec(base, (0.5,), ("magnitude",)), tmp_path, shard=Shard(1, 2))
+    assert [row["state"] for row in rows] == ["pending"]
+    assert store.read_status(Shard(1, 2).folder(tmp_path)).state == "done"
+
+
+def test_several_checkpoints_share_nothing_and_a_bad_one_does_no_harm(
+    base: PruneSpec, tmp_path: Path, calls: Counter[str]
+) -> None:
+    checkpoints = (base.checkpoint, str(tmp_path / "missing"))
+    spec = SweepSpec(base, (0.5, 0.7), ("magnitude",), checkpoints=checkpoints)
+    rows = sweep(spec, tmp_path / "sweep")
+    assert calls["score"] == 1
+    assert [(row["checkpoint"], row["state"]) for row in rows] == [
+        ("tiny", "done"),
+        ("tiny", "done"),
+        ("missing", "failed"),
+        ("missing", "failed"),
+    ]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgb_core import PruneSpec, RunError, SpecError, jobs, store, sweep_table
@@ -28,13 +28,16 @@ specs = st.builds(
         calibration_samples=st.integers(8, 8192),
         eval_samples=st.none() | st.integers(1, 10**6),
     ),
-    st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=3, unique=True).map(tuple),
-    st.lists(st.sampled_from(list(METHODS)), min_size=1, max_size=3, unique=True).map(tuple),
+    st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=2, unique=True).map(tuple),
+    st.lists(st.sampled_from(list(METHODS)), min_size=1, max_size=2, unique=True).map(tuple),
     st.lists(st.integers(0, 20), min_size=1, max_size=2, unique=True).map(tuple),
     st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=2, unique=True).map(tuple),
+    st.lists(st.sampled_from(["demo", "owner/model", "/a folder"]), min_size=1, max_size=2, unique=True).map(tuple),
+    st.lists(st.sampled_from(["bbc-news", "sst2"]), min_size=1, max_size=2, unique=True).map(tuple),
 )
 
 
+@settings(max_examples=25)
 @given(specs)
 def test_the_child_gets_the_very_sweep_that_was_submitted(spec: SweepSpec) -> None:
     args = make_parser().parse_args(jobs.sweep_command(spec, Path("/runs/a folder"))[3:])
@@ -43,6 +46,7 @@ def test_the_child_gets_the_very_sweep_that_was_submitted(spec: SweepSpec) -> No
     assert SweepSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
+@settings(max_examples=25)
 @given(specs)
 def test_points_are_all_combinations_each_once(spec: SweepSpec) -> None:
     points = spec.points()
@@ -62,7 +66,7 @@ def test_points_are_all_combinations_each_once(spec: SweepSpec) -> None:
         ({"sparsities": (0.5,), "methods": ("pgb", "magic")}, "unknown method 'magic'"),
         (
             {"sparsities": tuple(n / 60 for n in range(51)), "methods": ("pgb", "kwon")},
-            "102 points are more than the 100",
+            r"102 points are more than the 100 .* PGB_MAX_SWEEP_POINTS",
         ),
     ],
 )
@@ -123,3 +127,22 @@ def test_cells_that_a_spreadsheet_would_run_are_made_harmless(tmp_path: Path) ->
     assert lines[0].split(",") == list(sweep_table.COLUMNS)
     assert "'=HYPERLINK(1)" in lines[1]
     assert ",-0.5," in lines[1]
+
+
+def test_several_checkpoints_and_tasks_can_be_named_in_every_way() -> None:
+    start, rest = ["sweep", "--sparsities", "0.5", "--out", "x"], ["--task", "bbc-news", "tweets"]
+    for names in (["--checkpoint", "a", "b"], ["--checkpoint", "a", "--checkpoint=b"]):
+        spec = sweep_from(make_parser().parse_args([*start, *names, *rest]))
+        assert (spec.checkpoints, spec.tasks) == (("a", "b"), ("bbc-news", "tweets"))
+        assert [(p.checkpoint, p.task) for p in spec.points()] == [(c, t) for c in "ab" for t in spec.tasks]
+
+
+def test_a_sweep_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    written = write_sweep(tmp_path / "sweep", SweepSpec(BASE, (0.5, 0.7)), tmp_path)
+    file = tmp_path / "sweep" / FILE
+    values = json.loads(file.read_text())
+    for entry in (values, *values["points"]):
+        for name in ("checkpoints", "tasks", "checkpoint", "task"):
+            entry.pop(name, None)
+    file.write_text(json.dumps(values))
+    assert read_sweep(tmp_path / "sweep") == written

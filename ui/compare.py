@@ -11,12 +11,13 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from pgb_core import answers, matrices, metrics
+from pgb_core import answers, demo_mode, matrices, metrics, store
 from pgb_core.answers import Answers, Graded
 from pgb_core.errors import RunError
 from pgb_core.figures import compare as figures
 from pgb_core.figures.network import KIND_TITLES, Sublayer, sublayers
 from pgb_core.figures.scores import final_step
+from pgb_core.settings import get_settings
 from pgb_core.significance import paired, paired_means
 from pgb_core.store import Run
 from ui import charts, trial, units, url, words
@@ -63,8 +64,12 @@ def choose(members: Sequence[Run]) -> tuple[Side, Side]:
         a = url.select(st.selectbox, "Model A", "a", options, default=DENSE)
     with right:
         b = url.select(st.selectbox, "Model B", "b", options, default=members[0].id)
-    by_id = {run.id: run for run in members}
-    runs_of = [by_id.get(first) or by_id.get(other) or members[0] for first, other in ((a, b), (b, a))]
+    known = {run.id for run in members}
+    ids = [next(name for name in (*pair, members[0].id) if name in known) for pair in ((a, b), (b, a))]
+    try:
+        runs_of = [store.find_run(get_settings().runs_dir, run_id) for run_id in ids]
+    except RunError:  # deleted this very moment
+        st.rerun()
     first, second = (
         Side(letter, options[name], run, name == DENSE) for letter, name, run in zip("AB", (a, b), runs_of, strict=True)
     )
@@ -175,7 +180,9 @@ def examples(both: tuple[Side, Side], answered: tuple[Answers, Answers]) -> None
         st.caption("There is no such example.")
         return
     rows = figures.example_table(*answered, stages, chosen)
-    if st.toggle("Show the texts", key="compare_texts", help="Reads the evaluation texts again, on the server."):
+    if not demo_mode.on() and st.toggle(
+        "Show the texts", key="compare_texts", help="Reads the evaluation texts again, on the server."
+    ):
         rows = with_texts(both[0].run, rows, answered[0].labels[chosen])
     percent = {n: charts.percent_column(f"{side.letter} is sure", words.DISCORDANT) for n, side in enumerate(both)}
     st.dataframe(

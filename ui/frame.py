@@ -11,7 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from pgb_core import memory
-from ui import uploads, url
+from ui import login, uploads, url
 
 PAGES = {
     "prune": ("Prune", ":material/content_cut:"),
@@ -56,9 +56,10 @@ def run() -> None:
 
 
 def require(page: str) -> None:
-    """Make sure that `page` runs inside the frame; every page calls this first."""
+    """Make sure that `page` runs inside the frame, for somebody who may see it; every page calls this first."""
     if not st.session_state.get(_MARK):
         st.switch_page("app.py", query_params={**st.query_params.to_dict(), "page": page})
+    login.require()  # here, as a page can be run without the frame
 
 
 def link(page: str, label: str, **query: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from pgb_core import disk
+from pgb_core import disk, quota
 from pgb_core import downloads as files
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
@@ -39,6 +39,7 @@ def show(found: Sequence[Run], chosen: Run | None) -> None:
     else:
         st.info("No run matches. Take a word out of the search, or show all states.")
     footer(found, shown, used)
+    removed()
 
 
 def search_box() -> str:
@@ -113,10 +114,12 @@ def footer(found: Sequence[Run], shown: Sequence[Run], used: dict[str, int]) -> 
     own = [run for run in found if not run.sample]
     total = units.size(sum(used[run.id] for run in own))
     free = units.size(disk.free(get_settings().runs_dir))
+    limit = quota.quota_bytes()
+    of = "" if limit is None else f" of a quota of {units.size(limit)}"
     some = "" if len(shown) == len(found) else f"{len(shown)} of {len(found)} shown. "
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption(
-            f"{some}{units.several(len(own), 'run')} of this server, {total} on disk; {free} free there. "
+            f"{some}{units.several(len(own), 'run')} of this server, {total} on disk{of}; {free} free there. "
             "Select a row for more."
         )
         st.download_button(
@@ -127,4 +130,26 @@ def footer(found: Sequence[Run], shown: Sequence[Run], used: dict[str, int]) -> 
             icon=":material/download:",
             type="tertiary",
             on_click="ignore",
+        )
+
+
+def removed() -> None:
+    """The runs that went to hold the quota, the newest removal first; nothing without any."""
+    gone = quota.evicted(get_settings().runs_dir)[::-1]
+    if not gone:
+        return
+    with st.expander(f"Removed to hold the disk quota: {units.several(len(gone), 'run')}"):
+        st.caption("When the quota is used up, the oldest runs that are not pinned go. Pin what you want to keep.")
+        st.dataframe(
+            [
+                {"name": run.name, "run": run.run, "when": units.moment(run.when), "megabytes": run.bytes / 1e6}
+                for run in gone
+            ],
+            column_config={
+                "name": st.column_config.TextColumn("Name", help=words.NAME),
+                "run": "Run",
+                "when": "Removed",
+                "megabytes": st.column_config.NumberColumn("Disk", format="%.1f MB", help=words.DISK),
+            },
+            hide_index=True,
         )

@@ -11,7 +11,7 @@ from pgb_core.errors import RunError
 from pgb_core.label import NAME_LENGTH, NOTES_LENGTH, Label
 from pgb_core.settings import get_settings
 from pgb_core.store import Run
-from ui import units, url, words
+from ui import read_only, units, url, words
 
 _REPORT = "kept"
 
@@ -21,6 +21,8 @@ def show(run: Run) -> None:
     if run.sample:
         st.markdown("**Name and notes**")
         st.caption("A sample is shipped with the package: it cannot be named, pinned or deleted.")
+        return
+    if read_only.instead("name, pin and delete runs"):
         return
     with st.form(f"label_{run.id}"):
         name = st.text_input(

@@ -175,6 +175,10 @@ def pick(need: str) -> Run | None:
         resets=("layer", "kind", "matrix", *OF_A_MATRIX),
         help=words.RUN,
     )
-    remember(runs[chosen])
-    mark(runs[chosen])
-    return runs[chosen]
+    try:
+        run = store.find_run(get_settings().runs_dir, chosen)
+    except RunError:  # deleted this very moment
+        st.rerun()
+    remember(run)
+    mark(run)
+    return run

@@ -13,7 +13,7 @@ from pgb_core.errors import PGBError, RunError
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
 from pgb_core.tasks import TASKS
-from ui import finetuning, job, labels, url, words
+from ui import finetuning, job, labels, read_only, url, words
 from ui.devices import devices
 
 NOT_A_TARGET = {"sparsity": 0.0, "method": "pgb-mixed"}
@@ -45,6 +45,8 @@ def running() -> bool:
 
 def form() -> None:
     """Choose a checkpoint and a task; the button starts a scoring and puts it in the URL."""
+    if read_only.instead("score a checkpoint"):
+        return
     settings = get_settings()
     names = [name for name in checkpoints.list_checkpoints(settings) if not finetuning.raw(name, settings)]
     left, middle, right = st.columns(3, vertical_alignment="bottom")

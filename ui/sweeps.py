@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from pgb_core import jobs, store, sweep_spec, sweep_table
+from pgb_core import demo_mode, jobs, store, sweep_spec, sweep_table
 from pgb_core.errors import PGBError, RunError
 from pgb_core.settings import get_settings
 from pgb_core.sweep_spec import Sweep
@@ -64,6 +64,7 @@ def _watch(sweep_id: str, state: store.State, done: int) -> None:
             st.caption(f"{done} of {units.several(len(sweep.points), 'point')} done · {gone} gone · time left: {left}")
         st.button(
             "Cancel the sweep",
+            disabled=demo_mode.on(),
             key="cancel_sweep",
             icon=":material/stop_circle:",
             on_click=_cancel,
@@ -85,7 +86,7 @@ def _ended(sweep: Sweep) -> None:
         verb = "was cancelled" if status.state == "cancelled" else "is done"
         st.info(f"The sweep {verb}: {made} made. The table below says what became of the others.")
     with st.container(horizontal=True):
-        if done < total:
+        if done < total and not demo_mode.on():
             st.button(
                 "Go on",
                 icon=":material/resume:",

@@ -12,7 +12,7 @@ from pgb_core.errors import RunError
 from pgb_core.store import Run
 from pgb_core.tasks import TASKS
 from pgb_core.trial import MAX_CHARACTERS
-from ui import compare, trial, units, words
+from ui import compare, read_only, trial, units, words
 from ui.compare import Side
 
 _LAST = "tried"
@@ -22,6 +22,8 @@ LABELS = 8
 
 def show(members: Sequence[Run]) -> None:
     """The form and, once there is one, the answer."""
+    if read_only.instead("try a text on two models"):
+        return
     with contextlib.suppress(RunError):  # the question itself says what is wrong
         trial.helper().warm()
     both = compare.choose(members)

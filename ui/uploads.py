@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import streamlit as st
 
-from pgb_core import store, sweep_spec
+from pgb_core import demo_mode, store, sweep_spec
 from pgb_core.errors import CheckpointError, RunError
 from pgb_core.inspection import TOKENIZER_FILES, WEIGHTS, admit
 from pgb_core.settings import get_settings
@@ -28,12 +28,14 @@ def within_limit(file: Any) -> Any:
     limit = get_settings().max_upload_megabytes
     if file is None or file.size <= limit * 2**20:
         return file
-    st.error(f"This file has {file.size / 2**20:.0f} MB, the limit is {limit} MB.")
+    size = f"This file has {file.size / 2**20:.0f} MB, the limit is {limit} MB"
+    st.error(f"{size}; take less, or raise PGB_MAX_UPLOAD_MEGABYTES.")
     return None
 
 
 def keep(file: BinaryIO, name: str) -> Path:
     """Store `file` for a run to read and return where; only the ending of `name` is used, never the name."""
+    demo_mode.refuse()
     folder = get_settings().uploads_dir
     folder.mkdir(parents=True, exist_ok=True)
     ending = next((ending for ending in TYPES if name.lower().endswith(f".{ending}")), TYPES[0])
@@ -51,6 +53,7 @@ def keep_checkpoint(files: Sequence[tuple[str, BinaryIO]]) -> Path:
         CheckpointError: they are not the files of one checkpoint, too large, or refused; nothing is kept.
         OSError: they cannot be written.
     """
+    demo_mode.refuse()
     named = _named(files)
     place = get_settings().uploads_dir / secrets.token_hex(16)
     partial = place.with_name(f"{_PARTIAL}-{place.name}")
@@ -87,7 +90,10 @@ def _named(files: Sequence[tuple[str, BinaryIO]]) -> dict[str, BinaryIO]:
         total += file.seek(0, os.SEEK_END)
     limit = get_settings().max_checkpoint_megabytes
     if total > limit * 10**6:
-        raise CheckpointError(f"the files have {total / 1e6:.0f} MB together, the limit is {limit} MB.")
+        raise CheckpointError(
+            f"the files have {total / 1e6:.0f} MB together, the limit is {limit} MB; take a smaller one, or raise "
+            "PGB_MAX_CHECKPOINT_MEGABYTES."
+        )
     return found
 
 

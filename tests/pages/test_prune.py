@@ -334,7 +334,7 @@ def test_a_table_over_the_limit_is_not_taken_from_any_browser(monkeypatch: pytes
     assert uploads.within_limit(whole) is whole
     assert not told
     assert uploads.within_limit(larger) is None
-    assert told == ["This file has 51 MB, the limit is 50 MB."]
+    assert told == ["This file has 51 MB, the limit is 50 MB; take less, or raise PGB_MAX_UPLOAD_MEGABYTES."]
 
 
 def test_uploads_are_removed_after_their_time() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pgb_core import store
+from pgb_core import disk, quota, store
 from pgb_core.label import Label
 from pgb_core.settings import get_settings
 from tests.pages.visit import healthy, query, visit, words
@@ -48,6 +48,18 @@ def test_without_runs_the_page_says_what_to_do() -> None:
     app = visit("runs")
     assert app.title[0].value == "Runs"
     assert "No run yet" in words(app)
+
+
+def test_the_quota_and_what_went_for_it_are_said(runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "quota" not in words(visit("runs"))
+    used = {run.id: disk.use(run) for run in store.list_own(get_settings().runs_dir)}
+    monkeypatch.setenv("PGB_QUOTA_GIGABYTES", str((used[runs[0]] + used[runs[2]]) / 1e9))
+    quota.make_room(get_settings().runs_dir)
+    app = visit("runs")
+    assert "of a quota of" in words(app)
+    assert [entry.label for entry in app.expander][-1] == "Removed to hold the disk quota: 1 run"
+    assert list(app.dataframe[-1].value["run"]) == [runs[1]]
+    assert len(listed(app)) == 2
 
 
 def test_all_runs_are_listed_with_what_they_take(runs: list[str]) -> None:
