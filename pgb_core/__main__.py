@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pgb_core import __version__, arguments, console, jobs, store, sweep_spec, sweep_table
+from pgb_core import __version__, arguments, commands, console, ending, store, sweep_spec, sweep_table
 from pgb_core.data_files import Columns
 from pgb_core.errors import JobCancelled, explain
 from pgb_core.export import FORMATS
 from pgb_core.settings import get_settings
-from pgb_core.spec import METHODS, RUNTIMES, PruneSpec
+from pgb_core.spec import DEVICES, METHODS, RUNTIMES, PruneSpec
 from pgb_core.sweep_spec import SweepSpec
 
 _USER_ERROR = 2
@@ -53,16 +53,14 @@ def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Prune a checkpoint into a run folder."""
     if not args.queued:
         store.withdraw_cancel(args.out)
-    with jobs.cancellable(args.out):
+    with ending.cancellable(args.out):
         try:
             spec = spec_from(args)
-            if args.queued:
-                jobs.wait_for_turn(args.out)
             from pgb_core.pruner import prune as prune_checkpoint
 
             result = prune_checkpoint(spec, args.out, printer.report)
         except BaseException as error:
-            jobs.settle(args.out, error)
+            ending.settle(args.out, error)
             raise
     return Answer(result, f"{console.describe_result(result)}\n{args.out}")
 
@@ -76,11 +74,9 @@ def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
         printer.close()
         print(f"pgb: {console.describe_point(row)}", file=sys.stderr)
 
-    with jobs.cancellable(args.out):
+    with ending.cancellable(args.out):
         try:
             spec = sweep_from(args)
-            if args.queued:
-                jobs.wait_for_turn(args.out)
             from pgb_core.sweep import sweep as sweep_checkpoint
 
             rows = sweep_checkpoint(
@@ -89,10 +85,10 @@ def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
                 runs_dir=args.out.parent if args.queued else args.out,
                 on_progress=printer.report,
                 on_point=told,
-                guard=jobs.cancellable,
+                guard=ending.cancellable,
             )
         except BaseException as error:
-            jobs.settle(args.out, error)
+            ending.settle(args.out, error)
             raise
     text = f"{console.describe_points(rows)}\n{args.out / sweep_table.CSV_FILE}"
     return Answer({"folder": str(args.out), "points": rows}, text)
@@ -100,20 +96,19 @@ def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
 
 def score(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Score a checkpoint for the What if page."""
-    spec = PruneSpec(sparsity=0.0, method="pgb-mixed", **{name: getattr(args, name) for name in jobs.SCORE_FIELDS})
+    spec = PruneSpec(sparsity=0.0, method="pgb-mixed", **{name: getattr(args, name) for name in commands.SCORE_FIELDS})
     if args.out is None:
         from pgb_core.scoring import score_checkpoint
 
         found = score_checkpoint(spec, again=args.again, on_progress=printer.report)
     else:  # in the background: the page watches the folder that jobs.submit made
-        with jobs.cancellable(args.out):
+        with ending.cancellable(args.out):
             try:
-                jobs.wait_for_turn(args.out)
                 from pgb_core.scoring import score_checkpoint
 
                 found = score_checkpoint(spec, again=args.again, out=args.out, on_progress=printer.report)
             except BaseException as error:
-                jobs.settle(args.out, error)
+                ending.settle(args.out, error)
                 raise
     return Answer(found, console.describe_scoring(found))
 
@@ -132,12 +127,11 @@ def finetune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answ
     if args.job is None:
         found = work()
     else:  # in the background: the page watches the folder that jobs.submit_finetune made
-        with jobs.cancellable(args.job):
+        with ending.cancellable(args.job):
             try:
-                jobs.wait_for_turn(args.job)
                 found = work()
             except BaseException as error:
-                jobs.settle(args.job, error)
+                ending.settle(args.job, error)
                 raise
     return Answer(found, console.describe_finetuned(found))
 
@@ -201,6 +195,16 @@ def runs(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     value = {**_run_entry(run), "spec": run.spec, "result": run.result}
     head = console.table([*_run_lines(run), ("folder", str(run.path))])
     return Answer(value, head if run.result is None else f"{head}\n{console.describe_result(run.result)}")
+
+
+def worker(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Supervise the runs that wait, until a signal."""
+    from pgb_core.worker import serve
+
+    logging.getLogger("pgb_core").setLevel(logging.INFO)
+    logging.getLogger().handlers[0].setLevel(logging.INFO)
+    served = serve(get_settings().runs_dir, args.device, args.jobs, args.lock)
+    return Answer({"runs": served}, f"{served} runs supervised.")
 
 
 def _run_entry(run: store.Run) -> dict[str, Any]:
@@ -316,6 +320,13 @@ def make_parser() -> argparse.ArgumentParser:
     formats = "; ".join(f"{name}: {sentence}" for name, sentence in FORMATS.items())
     sub.add_argument("--format", choices=FORMATS, required=True, help=formats)
     sub.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
+
+    sub = command("worker", worker, "Compute the runs that wait in the runs folder, until Ctrl-C.")
+    sub.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where to compute runs that leave it open (default: auto)"
+    )
+    sub.add_argument("--jobs", type=arguments.positive, help="runs at once (default: PGB_MAX_RUNNING_JOBS)")
+    sub.add_argument("--lock", type=int, help=argparse.SUPPRESS)  # by embedded.attend
 
     sub = command("runs", runs, "List, show or delete the runs that the dashboard keeps.")
     sub.add_argument("action", nargs="?", choices=("list", "show", "delete"), default="list")

@@ -6,11 +6,14 @@ page begins with `require`, which sends such a visit through `app.py` and back, 
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import streamlit as st
 
-from ui import uploads, url
+from pgb_core import embedded
+from pgb_core.settings import get_settings
+from ui import session, uploads, url
 
 PAGES = {
     "prune": ("Prune", ":material/content_cut:"),
@@ -46,9 +49,12 @@ def run() -> None:
     if target in PAGES:
         st.switch_page(path(target), query_params=query)
     uploads.sweep()
+    with contextlib.suppress(OSError):  # a folder that cannot be written has no runs to compute
+        embedded.attend(get_settings().runs_dir)
     tools = st.container(horizontal=True, horizontal_alignment="right", key="frame_tools")
     chosen.run()
     url.settle()
+    session.keep()
     with tools:
         _copy_link()
 

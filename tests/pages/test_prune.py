@@ -34,7 +34,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[PruneSpec]:
     """The specs that the page submits; nothing is started."""
     specs: list[PruneSpec] = []
 
-    def submit(spec: PruneSpec) -> str:
+    def submit(spec: PruneSpec, *, session: str) -> str:
         specs.append(spec)
         return make_unfinished_run(get_settings().runs_dir, status("queued")).name
 
@@ -152,7 +152,7 @@ def test_only_what_a_checkpoint_has_can_be_pinned() -> None:
 
 
 def test_a_full_server_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(spec: PruneSpec) -> str:
+    def refuse(spec: PruneSpec, *, session: str) -> str:
         raise JobRejected("20 runs are waiting already.")
 
     monkeypatch.setattr(jobs, "submit", refuse)
@@ -373,7 +373,7 @@ def test_a_running_run_shows_stage_layer_time_left_and_cancel(monkeypatch: pytes
     assert "60% done" in words(app)
     assert "about 48 s" in words(app)
     cancelled: list[Path] = []
-    monkeypatch.setattr(jobs, "cancel", cancelled.append)
+    monkeypatch.setattr(jobs, "cancel", lambda path, session: cancelled.append(path))
     press(app, "Cancel")
     assert cancelled == [run]
 
