@@ -25,6 +25,17 @@ hypothesis_settings.register_profile("pgb", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("pgb")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: python -m benchmarks.faults, or --long"))
+
+
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs, models and caches of a test go to folders of its own; no setting of the caller's shell leaks in."""

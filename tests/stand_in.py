@@ -33,7 +33,8 @@ def command(run_dir: Path, device: str) -> list[str]:
 
 
 def compute(run_dir: Path, behavior: str) -> None:
-    (run_dir / "began").write_text(str(time.time()))
+    with (run_dir / "began").open("a") as file:
+        print(time.time(), file=file)
     if behavior == "crash":
         raise ValueError("a fault of the program")
     if behavior == "full":
