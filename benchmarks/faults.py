@@ -47,7 +47,8 @@ def main() -> int:
     args = parser.parse_args()
     table = Table()
     tests = [str(ROOT / path) for path in FAULTS]
-    code = pytest.main([*tests, "--long", "-k", args.k, "-p", "no:terminal", f"--rootdir={ROOT}"], [table])
+    quiet = ["-p", "no:terminal", "-o", "addopts=--strict-markers", f"--rootdir={ROOT}"]
+    code = pytest.main([*tests, "--long", "-k", args.k, *quiet], [table])
     print(markdown([["fault", "outcome", "seconds"], *table.rows]))
     skipped = f", {table.counts['skipped']} skipped" if table.counts["skipped"] else ""
     print(f"\n{table.counts['passed']} passed, {table.counts['failed']} failed{skipped}")

@@ -201,8 +201,6 @@ def worker(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer
     """Supervise the runs that wait, until a signal."""
     from pgb_core.worker import serve
 
-    logging.getLogger("pgb_core").setLevel(logging.INFO)
-    logging.getLogger().handlers[0].setLevel(logging.INFO)
     served = serve(get_settings().runs_dir, args.device, args.jobs, args.lock)
     return Answer({"runs": served}, f"{served} runs supervised.")
 
@@ -361,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.run is runs and args.action != "list" and args.id is None:
         parser.error(f"runs {args.action} needs the id of a run; 'runs list' shows them")
-    _set_up_libraries()
+    _set_up_libraries(logging.INFO if args.run is worker else logging.WARNING)
     printer = console.ProgressPrinter(sys.stderr)
     try:
         with console.only_the_answer_on_stdout():
@@ -385,8 +383,8 @@ def _print(text: str) -> int:
     return 0
 
 
-def _set_up_libraries() -> None:
-    """Before any is loaded. They speak up from warnings on, on stderr; a run logs into its folder."""
+def _set_up_libraries(level: int) -> None:
+    """Before any is loaded. They speak up from warnings on, we from `level`, on stderr; a run logs into its folder."""
     for name, value in (
         # threads that wait must not spin: beside other work on the same cores, a run is otherwise several times slower
         ("OMP_WAIT_POLICY", "PASSIVE"),
@@ -398,7 +396,8 @@ def _set_up_libraries() -> None:
         os.environ.setdefault(name, value)
     logging.Formatter.converter = time.gmtime
     stderr = logging.StreamHandler()
-    stderr.setLevel(logging.WARNING)
+    stderr.setLevel(level)
+    logging.getLogger("pgb_core").setLevel(level)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[stderr])
 
 

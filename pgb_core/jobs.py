@@ -167,7 +167,16 @@ def may_cancel(run_dir: Path, session: str | None = None) -> bool:
 
 
 def _owner(run_dir: Path) -> str | None:
+    """The owner of a run, or of the sweep whose point it is just now."""
     ticket = tickets.read(run_dir)
+    if ticket is None:
+        status = store.read_status(run_dir)
+        sweeps = (
+            path
+            for path, other in store.list_active(run_dir.parent)
+            if (other.host, other.pid) == (status.host, status.pid)
+        )
+        ticket = next(filter(None, map(tickets.read, sweeps)), None)
     return None if ticket is None else ticket.owner
 
 

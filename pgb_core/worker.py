@@ -106,6 +106,8 @@ class _Consumer(Consumer):
     def __init__(self, queue: Queue, runs_dir: Path, jobs: int, lock: int | None) -> None:
         self._queue, self._runs_dir, self._lock = queue, runs_dir, lock
         self._tidied = self._forgotten = -math.inf
+        self._sound: dict[Path, float] = {}
+        """When the status files that can be read were written."""
         self._orphans = deque(supervisor.orphans(runs_dir))  # before anything is taken from the queue
         super().__init__(queue.huey, jobs, periodic=False, max_delay=_POLL_SECONDS, scheduler_interval=60)
 
@@ -132,7 +134,7 @@ class _Consumer(Consumer):
         if not queue_dir(self._runs_dir).is_dir():
             self._end("The runs folder is gone.")
         with turnstile(self._runs_dir):
-            close_abandoned(self._runs_dir)
+            self._close_ended()
             self._orphans.extend(path for path in supervisor.orphans(self._runs_dir) if path not in self._orphans)
             self._queue.mend()
             work = refill(self._runs_dir, self._queue) or self._orphans or self._supervises()
@@ -143,25 +145,26 @@ class _Consumer(Consumer):
             forget_scorings(self._runs_dir)
             self._forgotten = time.monotonic()
 
+    def _close_ended(self) -> None:
+        """Write down the end of runs whose process is gone, and mend the status of those that lost it."""
+        for path in store.list_abandoned(self._runs_dir):
+            ended = store.read_status(path)
+            ending.close(path, ended.state, ended.message)
+        for path in store.folders(self._runs_dir):
+            with contextlib.suppress(OSError, RunError):  # deleted meanwhile, or not a run yet
+                written = (path / "status.json").stat().st_mtime
+                if self._sound.get(path) != written and time.time() - written > LOST_SECONDS:
+                    ending.mend(path)
+                    self._sound[path] = written
+
     def _supervises(self) -> bool:
-        tickets_ = [tickets.read(path) for path, _ in store.list_active(self._runs_dir)]
-        return any(ticket is not None and ticket.supervised for ticket in tickets_)
+        found = (tickets.read(path) for path, _ in store.list_active(self._runs_dir))
+        return any(ticket is not None and ticket.supervised for ticket in found)
 
     def _end(self, why: str) -> NoReturn:
         log.info("%s The worker ends.", why)
         self.stop()
         raise ConsumerStopped
-
-
-def close_abandoned(runs_dir: Path) -> None:
-    """Write down the end of runs whose process is gone, and mend the status of those that lost it."""
-    for path in store.list_abandoned(runs_dir):
-        ended = store.read_status(path)
-        ending.close(path, ended.state, ended.message)
-    for path in store.folders(runs_dir):
-        with contextlib.suppress(OSError, RunError):  # deleted meanwhile, or not a run yet
-            if time.time() - (path / "status.json").stat().st_mtime > LOST_SECONDS:
-                ending.mend(path)
 
 
 def refill(runs_dir: Path, queue: Queue) -> bool:
