@@ -64,9 +64,12 @@ def _heed(run_dir: Path, ended: threading.Event) -> None:
 
 
 def settle(run_dir: Path, error: BaseException) -> None:
-    """Record how the run in `run_dir`, if it is this process and has not done so itself, came to its end."""
+    """Record how the run in `run_dir`, if it is this process and has not done so itself, came to its end.
+
+    One that a worker has just started has no process yet: it is this one, too.
+    """
     with contextlib.suppress(RunError, OSError):  # a full disk: then the missing process tells that the run failed
-        if store.recorded_status(run_dir).pid == os.getpid():
+        if store.recorded_status(run_dir).pid in (None, os.getpid()):
             close(run_dir, "cancelled" if isinstance(error, JobCancelled) else "failed", reason(error))
 
 

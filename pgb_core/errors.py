@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import re
 
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|could not create a (primitive|memory)",  # oneDNN's
+    re.IGNORECASE,
+)
 
 
 class PGBError(Exception):

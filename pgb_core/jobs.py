@@ -124,7 +124,8 @@ def _announce(runs_dir: Path, run_id: str) -> None:
 def _refuse_too_many(settings: Settings, owner: str | None) -> None:
     """Raise JobRejected where one run more would exceed a limit; each job counts once, a sweep as a whole."""
     active = _in_turn(settings.runs_dir)
-    own = [path for path, _ in active if owner is not None and _owner(path) == owner]
+    found = [tickets.read(path) for path, _ in active]
+    own = [ticket for ticket in found if owner is not None and ticket is not None and ticket.owner == owner]
     if own and len(own) >= settings.max_session_runs > 0:
         runs = "a run" if len(own) == 1 else f"{len(own)} runs"
         raise JobRejected(
@@ -159,25 +160,27 @@ def queue_position(run_dir: Path) -> int:
 
 
 def may_cancel(run_dir: Path, session: str | None = None) -> bool:
-    """Whether `session` may cancel the run in `run_dir`, as the settings have it; a run of nobody's is anyone's."""
-    owner = _owner(run_dir)
-    if get_settings().cancel == "anyone" or owner is None:
+    """Whether `session` may cancel the run in `run_dir`, as the settings have it; a run of nobody's is anyone's.
+
+    Raises:
+        RunError: `run_dir` is not a run.
+    """
+    if get_settings().cancel == "anyone":
         return True
-    return session is not None and tickets.digest(session) == owner
+    owner = _owner(run_dir)
+    return owner is None or (session is not None and tickets.digest(session) == owner)
 
 
 def _owner(run_dir: Path) -> str | None:
-    """The owner of a run, or of the sweep whose point it is just now."""
     ticket = tickets.read(run_dir)
-    if ticket is None:
-        status = store.read_status(run_dir)
-        sweeps = (
-            path
-            for path, other in store.list_active(run_dir.parent)
-            if (other.host, other.pid) == (status.host, status.pid)
-        )
-        ticket = next(filter(None, map(tickets.read, sweeps)), None)
-    return None if ticket is None else ticket.owner
+    if ticket is not None:
+        return ticket.owner
+    own = store.read_status(run_dir)
+    for path, other in store.list_active(run_dir.parent):  # a point of a sweep is its sweep's, whose process makes it
+        found = tickets.read(path)
+        if found is not None and own.pid is not None and (other.host, other.pid) == (own.host, own.pid):
+            return found.owner
+    return None
 
 
 def cancel(run_dir: Path, wait: bool = True, *, session: str | None = None) -> None:
@@ -201,7 +204,7 @@ def cancel(run_dir: Path, wait: bool = True, *, session: str | None = None) -> N
 
 
 def _see_to_the_end(run_dir: Path) -> None:
-    with contextlib.suppress(RunError):  # deleted meanwhile: then it had ended
+    with contextlib.suppress(RunError, OSError):  # deleted meanwhile: then it had ended
         if store.recorded_status(run_dir).state == "queued":
             queue_dir(run_dir.parent).mkdir(exist_ok=True)
             with turnstile(run_dir.parent):  # so that no worker takes it at this moment

@@ -23,20 +23,23 @@ from pgb_core.commands import child_environment, command_of
 from pgb_core.embedded import turnstile
 from pgb_core.errors import PGBError, RunError, reason
 from pgb_core.settings import get_settings
-from pgb_core.status import living
+from pgb_core.status import here, living
 
 log = logging.getLogger(__name__)
 
 CommandBuilder = Callable[[Path, str], Sequence[str]]
 """Makes the command line of a run's process from its folder and the device of the worker."""
 _WATCH_SECONDS = 0.1
+_LEAVE_SECONDS = 30.0
+"""Time that a process gets to leave once its run has ended."""
 
 
-def supervise(run_dir: Path, device: str = "auto", command: CommandBuilder = command_of) -> None:
-    """Run what waits in `run_dir` and return when it has ended; do nothing where nothing waits (any more)."""
+def supervise(run_dir: Path, device: str = "auto", command: CommandBuilder = command_of) -> bool:
+    """Run what waits in `run_dir` and return True when it has ended; False where nothing waits (any more)."""
     process = _start(run_dir, device, command)
     if process is not None:
         _watch(run_dir, process)
+    return process is not None
 
 
 def orphans(runs_dir: Path) -> list[Path]:
@@ -64,25 +67,24 @@ def _orphaned(runs_dir: Path) -> Iterator[tuple[Path, psutil.Process]]:
 
 def _start(run_dir: Path, device: str, command: CommandBuilder) -> psutil.Popen | None:
     """The process of the run that waits in `run_dir`; None where none waits, or it cannot be started."""
-    try:
-        with turnstile(run_dir.parent):
+    with turnstile(run_dir.parent):
+        try:
             status = store.recorded_status(run_dir)
-            if status.state != "queued":  # a message that came twice, or late
-                return None
-            if store.cancel_requested(run_dir):
-                ending.close(run_dir, "cancelled", "Cancelled.")
-                return None
-            tickets.take(run_dir)
-            try:
-                process = _spawn(command(run_dir, device), store.log_file(run_dir))
-            except (PGBError, OSError) as error:
-                log.warning("%s cannot be started: %s", run_dir.name, reason(error))
-                ending.close(run_dir, "failed", f"The run cannot be started: {reason(error)}")
-                return None
-            running = replace(status, state="running", message="starting", started=time.time())
-            store.write_status(run_dir, store.owned_by(running, process.pid))
-    except RunError as error:
-        log.warning("%s is not run: %s", run_dir.name, error)
+        except RunError as error:
+            log.warning("%s is not run: %s", run_dir.name, error)
+            return None
+        if status.state != "queued":  # a message that came twice, or late
+            return None
+        tickets.take(run_dir)
+        # from here on the status is the run's own, until it has ended
+        store.write_status(
+            run_dir, replace(status, state="running", message="starting", started=time.time(), host=here())
+        )
+    try:
+        process = _spawn(command(run_dir, device), store.log_file(run_dir))
+    except (PGBError, OSError) as error:
+        log.warning("%s cannot be started: %s", run_dir.name, reason(error))
+        ending.close(run_dir, "failed", f"The run cannot be started: {reason(error)}")
         return None
     log.info("%s is run by process %d.", run_dir.name, process.pid)
     return process
@@ -144,9 +146,11 @@ class _Limits:
         with contextlib.suppress(RunError):  # a damaged status: the run's next report replaces it
             status = store.recorded_status(self._run_dir)
             active, self._began = status.active, status.started or self._began
-        if not active or store.cancel_requested(self._run_dir):
+        cancelled = store.cancel_requested(self._run_dir)
+        if cancelled or not active:
             self._unwinding = self._unwinding or time.monotonic()
-            if time.monotonic() - self._unwinding > self._settings.cancel_grace_seconds:
+            patience = self._settings.cancel_grace_seconds if cancelled else _LEAVE_SECONDS
+            if time.monotonic() - self._unwinding > patience:
                 return "It did not stop in time."
         if time.time() - self._began > 3600 * hours:
             return f"It took longer than {hours:g} hours (PGB_MAX_RUN_HOURS); ask for less, or raise the limit."
@@ -163,8 +167,8 @@ def _last_words(code: int | None) -> str:
     """What is said of a run whose process has not said anything itself; None is an unknown exit code."""
     if code == -signal.SIGKILL:
         return (
-            "The run's process was killed, as happens when the machine has no memory left; take a smaller checkpoint, "
-            "shorter sequences or fewer calibration samples."
+            "The run's process was killed. If nobody did that, the machine had no memory left: take a smaller "
+            "checkpoint, shorter sequences or fewer calibration samples."
         )
     how = "" if code is None else f" ({signal.Signals(-code).name})" if code < 0 else f" (exit code {code})"
     return f"The run's process ended without a result{how}; see its log."

@@ -65,13 +65,12 @@ def serve(
     served = []
 
     def work(run_id: str) -> None:
-        served.append(run_id)
-        supervisor.supervise(runs_dir / run_id, device, command)
+        served.append(supervisor.supervise(runs_dir / run_id, device, command))
 
     with turnstile(runs_dir):
         queue = Queue(runs_dir, work)
     _Consumer(queue, runs_dir, jobs or get_settings().max_running_jobs, lock).run()
-    return len(served)
+    return sum(served)
 
 
 def _hold(runs_dir: Path) -> int:
@@ -163,7 +162,7 @@ class _Consumer(Consumer):
 
     def _end(self, why: str) -> NoReturn:
         log.info("%s The worker ends.", why)
-        self.stop()
+        self.stop(graceful=True)
         raise ConsumerStopped
 
 

@@ -65,6 +65,7 @@ def run(run_dir: Path) -> None:
         sys.exit("ended before it began")
     with ending.cancellable(run_dir):
         try:
+            store.claim(run_dir)
             compute(run_dir, behavior)
         except BaseException as error:
             ending.settle(run_dir, error)

@@ -98,7 +98,9 @@ def test_a_full_disk_is_told_in_one_line(start: Callable[[str], Path]) -> None:
 def test_a_run_that_has_no_memory_left_says_so(start: Callable[[str], Path]) -> None:
     limited, killed, after = start("memory"), start("killed"), start("0")
     assert ends(limited).message.startswith("Not enough memory; take a smaller checkpoint")
-    assert ends(killed).message.startswith("The run's process was killed, as happens when the machine has no memory")
+    assert ends(killed).message.startswith(
+        "The run's process was killed. If nobody did that, the machine had no memory"
+    )
     assert ends(after).state == "done"
 
 
@@ -382,11 +384,23 @@ def test_only_the_session_that_started_a_run_may_cancel_it_where_the_server_says
         jobs.result(run_dir)
 
 
-def test_without_an_owner_anyone_may_cancel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert jobs.may_cancel(tmp_path)
-    tickets.issue(tmp_path, "0" * 64)
-    assert jobs.may_cancel(tmp_path, "another")
+def test_without_an_owner_anyone_may_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = store.new_run(get_settings().runs_dir)
+    store.write_status(run_dir, store.this_process(store.Status("running")))
+    tickets.issue(run_dir, "0" * 64)
+    assert jobs.may_cancel(run_dir, "another")
     monkeypatch.setenv("PGB_CANCEL", "owner")
-    assert not jobs.may_cancel(tmp_path, "another")
-    tickets.issue(tmp_path, None)
-    assert jobs.may_cancel(tmp_path)
+    assert not jobs.may_cancel(run_dir, "another")
+    tickets.issue(run_dir, None)
+    assert jobs.may_cancel(run_dir)
+
+
+def test_a_point_is_the_sweep_s_owner_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGB_CANCEL", "owner")
+    sweep, point = (store.new_run(get_settings().runs_dir) for _ in range(2))
+    for path, job in ((sweep, "sweep"), (point, "prune")):
+        store.write_status(path, store.this_process(store.Status("running", job=job)))  # type: ignore[arg-type]
+    assert jobs.may_cancel(point)
+    tickets.issue(sweep, tickets.digest("secret"))
+    assert not jobs.may_cancel(point)
+    assert jobs.may_cancel(point, "secret")

@@ -157,7 +157,7 @@ def test_many_apps_start_one_worker(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"no database at all" * 1000], ids=["deleted", "damaged"])
-def test_the_queue_s_file_is_lost(start: Start, outcome: Outcome, content: bytes | None) -> None:
+def test_the_file_of_the_queue_is_lost(start: Start, outcome: Outcome, content: bytes | None) -> None:
     running, waiting = start("wait"), start("0")
     computes(running)
     for file in queue_dir(running.parent).glob("queue.db*"):
