@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
 
-from pgb_core import checkpoints, demo
+from pgb_core import card, checkpoints, demo
 from pgb_core.corpora import CORPORA
 from pgb_core.finetune_spec import FinetuneSpec
 from pgb_core.finetuning import finetune_checkpoint
@@ -125,6 +125,9 @@ def write_encoder(family: str, folder: Path) -> Path:
     FAMILIES[family](bert.eval()).save_pretrained(folder)
     for name in ("tokenizer.json", "vocab.txt"):
         shutil.copyfile(source / name, folder / name)
+    head = f"---\nbase_model: {demo.BASE_MODEL}\nlicense: {demo.BASE_LICENSE}\n---\n"
+    text = f"\nThe weights of {demo.BASE_MODEL} in the layout of {family}: not a published {family}.\n"
+    (folder / card.FILE).write_text(head + text, encoding="utf-8")
     return folder
 
 

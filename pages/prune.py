@@ -21,7 +21,7 @@ def main() -> None:
     if run is None:
         frame.heading(
             "Prune a BERT",
-            "Removes most of a fine-tuned BERT's weights by permutation and grouping (PGB), "
+            "Removes most weights of a fine-tuned BERT, DistilBERT or RoBERTa by permutation and grouping (PGB), "
             "then measures what is left: score, size and speed.",
         )
         form.show()

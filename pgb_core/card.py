@@ -18,6 +18,7 @@ from pgb_core.demo import BASE_LICENSE, BASE_MODEL
 from pgb_core.finetune_spec import FinetuneSpec
 from pgb_core.hub import PREFIX, read_record
 from pgb_core.metrics import title
+from pgb_core.settings import get_settings
 
 FILE = "README.md"
 _LIMIT = 2**16
@@ -55,8 +56,10 @@ def origin_of(found: Checkpoint) -> Origin:
 
 def of_finetuned(spec: FinetuneSpec, facts: Mapping[str, Any], origin: Origin) -> str:
     """README.md of a checkpoint that `finetuning` wrote."""
-    name = spec.checkpoint.removeprefix(PREFIX)
-    base = origin.source or (Path(name).name if Path(name).is_absolute() else name)
+    place = Path(spec.checkpoint)
+    uploaded = place.parent == get_settings().uploads_dir
+    name = place.name if place.is_absolute() else spec.checkpoint.removeprefix(PREFIX)
+    base = origin.source or ("an upload" if uploaded else name)
     head = {"base_model": base, "pgb_task": spec.task, "pgb_score": f"{facts['score']:.4f}"}
     head |= {"license": origin.license} if origin.license else {}
     lines = (f"{key}: {json.dumps(value)}" for key, value in head.items())  # JSON is YAML

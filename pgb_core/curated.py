@@ -60,7 +60,7 @@ def difference(entry: Curated, info: CheckpointInfo) -> str | None:
         found.append(HEAD_TITLES[info.head] + labels)
     if not found:
         return None
-    return f"{entry.name} is not as the list of well-known models has it, its own files count: {', '.join(found)}"
+    return f"the list of well-known models is wrong about {entry.name}, whose own files count: {', '.join(found)}"
 
 
 def _same_labels(entry: Curated, info: CheckpointInfo) -> bool:

@@ -63,7 +63,7 @@ def finetune_checkpoint(
         return _finetune(spec, out, report)
 
     if run is not None:
-        return recorded(run, spec, work, on_progress, job="finetune")
+        return recorded(run, {**spec.to_dict(), "name": out.name}, work, on_progress, job="finetune")
     return work(on_progress or (lambda progress: None))
 
 

@@ -148,7 +148,7 @@ def cached(name: str) -> Path | None:
 def read_record(folder: Path) -> dict[str, str]:
     """What `fetch` recorded of the model in `folder`; nothing of what is from elsewhere."""
     try:
-        values = bounded_json.read_object(folder / RECORD, _SMALL)
+        values = {} if (folder / RECORD).is_symlink() else bounded_json.read_object(folder / RECORD, _SMALL)
     except (OSError, ValueError):
         return {}
     return {key: value for key, value in values.items() if isinstance(value, str)}

@@ -92,10 +92,8 @@ def judge(found: Evaluation, predictions: NDArray[np.float32]) -> Verdict:
         return Verdict({name: _mean(values) for name, values in by_metric.items()}, by_metric[found.task.metric])
     regression = found.task.head == "regression"
     answers = predictions[:, 0] if regression else predictions.argmax(axis=1)
-    scores = {
-        name: (metrics.compute_score(name, answers, found.labels), metrics.standard_error(name, answers, found.labels))
-        for name in names
-    }
+    given = answers, found.labels, found.task.positive
+    scores = {name: (metrics.compute_score(name, *given), metrics.standard_error(name, *given)) for name in names}
     return Verdict(scores, -np.square(answers - found.labels) if regression else said(predictions, found.labels))
 
 
@@ -111,7 +109,7 @@ def majority(found: Evaluation) -> float:
     """The score of always giving one answer: the commonest label, one value, or none."""
     if found.task.head == "question_answering":
         return float((found.labels == 0).mean())
-    return metrics.majority_score(found.task.metric, found.labels)
+    return metrics.majority_score(found.task.metric, found.labels, found.task.positive)
 
 
 def answers_of(found: Evaluation, names: Sequence[str], verdicts: Mapping[str, Verdict]) -> Answers | Graded:

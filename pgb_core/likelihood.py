@@ -68,9 +68,9 @@ class Likelihood(ABC):
         """
         return torch.stack([self.random_direction(predictions, e, mask) for e in signs]) / math.sqrt(len(signs))
 
-    def score(self, metric: str, predictions: Tensor, labels: Tensor) -> float:
-        """`metric` of predictions (N, *size) on labels, where single answers suffice for it."""
-        return compute_score(metric, self.answers(predictions).numpy(), labels.numpy())
+    def score(self, metric: str, predictions: Tensor, labels: Tensor, positive: int = 1) -> float:
+        """`metric` of predictions (N, *size) on labels, as `compute_score`, where single answers suffice for it."""
+        return compute_score(metric, self.answers(predictions).numpy(), labels.numpy(), positive)
 
     def answers(self, predictions: Tensor) -> Tensor:
         """What the model says: (N,) label ids or values, (N, 2) first and last token."""
@@ -160,7 +160,7 @@ class Spans(Likelihood):
         lengths = (said[:, 1] - said[:, 0] + 1) + (labels[:, 1] - labels[:, 0] + 1)
         return 2 * common / lengths
 
-    def score(self, metric: str, predictions: Tensor, labels: Tensor) -> float:
+    def score(self, metric: str, predictions: Tensor, labels: Tensor, positive: int = 1) -> float:
         """Mean of the points, whatever the metric: near enough to its F1 to choose between states of a model."""
         return float(self.points(predictions, labels).mean())
 

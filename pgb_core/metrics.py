@@ -19,7 +19,7 @@ TITLES: dict[str, str] = {
     "accuracy": "Accuracy",
     "f1": "F1",
     "matthews": "Matthews correlation",
-    "pearson_spearman": "Pearson/Spearman mean",
+    "pearson_spearman": "Pearson/Spearman",
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
     "exact_match": "Exact match",
@@ -51,10 +51,10 @@ def phrase(metric: str) -> str:
     return name.lower() if metric in ("accuracy", "exact_match") else name
 
 
-def compute_score(metric: str, predictions: NDArray[Any], labels: NDArray[Any]) -> float:
+def compute_score(metric: str, predictions: NDArray[Any], labels: NDArray[Any], positive: int = 1) -> float:
     """`metric` of predictions (N,) where `labels` (N,) are right: label ids, or values of a regression.
 
-    `accuracy`: share of right answers; `f1`: of label 1, of two; `matthews`: correlation of label ids; `pearson`,
+    `accuracy`: share of right answers; `f1`: of the label `positive`; `matthews`: correlation of label ids; `pearson`,
     `spearman` and `pearson_spearman`, their mean (as GLUE reports STS-B): of values. Where there is nothing to
     correlate, as one of the two never varies, a correlation is 0.
 
@@ -64,10 +64,10 @@ def compute_score(metric: str, predictions: NDArray[Any], labels: NDArray[Any]) 
     if metric in _OF_VALUES:
         return _OF_VALUES[metric](np.asarray(predictions, np.float64), np.asarray(labels, np.float64))
     pairs, counts = _pairs(predictions, labels)
-    return _of_labels(metric)(pairs, counts)
+    return _of_labels(metric, positive)(pairs, counts)
 
 
-def standard_error(metric: str, predictions: NDArray[Any], labels: NDArray[Any]) -> float:
+def standard_error(metric: str, predictions: NDArray[Any], labels: NDArray[Any], positive: int = 1) -> float:
     """Standard error of `compute_score` over the choice of examples: binomial for accuracy, else a seeded bootstrap.
 
     Raises:
@@ -77,10 +77,10 @@ def standard_error(metric: str, predictions: NDArray[Any], labels: NDArray[Any])
     if metric == "accuracy":
         score = compute_score(metric, predictions, labels)
         return float(np.sqrt(score * (1 - score) / count))
-    return float(np.std(bootstrap(metric, predictions, labels), ddof=1))
+    return float(np.std(bootstrap(metric, predictions, labels, positive), ddof=1))
 
 
-def bootstrap(metric: str, predictions: NDArray[Any], labels: NDArray[Any], seed: int = 0) -> Values:
+def bootstrap(metric: str, predictions: NDArray[Any], labels: NDArray[Any], positive: int = 1, seed: int = 0) -> Values:
     """(DRAWS,) `compute_score` of as many examples drawn with replacement (Efron, 1979)."""
     generator, count = np.random.default_rng(seed), len(labels)
     if metric in _OF_VALUES:
@@ -88,15 +88,15 @@ def bootstrap(metric: str, predictions: NDArray[Any], labels: NDArray[Any], seed
         return np.array([compute_score(metric, predictions[drawn], labels[drawn]) for drawn in draws])
     # examples with the same label and prediction are alike: how often each kind is drawn says all, and quickly
     pairs, counts = _pairs(predictions, labels)
-    score = _of_labels(metric)
+    score = _of_labels(metric, positive)
     return np.array([score(pairs, drawn) for drawn in generator.multinomial(count, counts / count, DRAWS)])
 
 
-def majority_score(metric: str, labels: NDArray[Any]) -> float:
+def majority_score(metric: str, labels: NDArray[Any], positive: int = 1) -> float:
     """The score of always giving one answer, the commonest of `labels` (N,): what no model should fall below."""
     if metric in _OF_VALUES:
         return 0.0
-    return compute_score(metric, np.full_like(labels, np.bincount(labels).argmax()), labels)
+    return compute_score(metric, np.full_like(labels, np.bincount(labels).argmax()), labels, positive)
 
 
 # --- of label ids --------------------------------------------------------------------------------------------------
@@ -108,12 +108,14 @@ def _pairs(predictions: NDArray[Any], labels: NDArray[Any]) -> tuple[Labels, Lab
     return kinds, counts
 
 
-def _of_labels(metric: str) -> Callable[[Labels, Labels], float]:
+def _of_labels(metric: str, positive: int) -> Callable[[Labels, Labels], float]:
     from sklearn import metrics
 
     functions: dict[str, Callable[..., float]] = {
         "accuracy": metrics.accuracy_score,
-        "f1": lambda labels, found, **weights: metrics.f1_score(labels, found, zero_division=0.0, **weights),
+        "f1": lambda labels, found, **weights: metrics.f1_score(
+            labels == positive, found == positive, zero_division=0.0, **weights
+        ),
         "matthews": metrics.matthews_corrcoef,
     }
     if metric not in functions:

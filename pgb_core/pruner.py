@@ -86,7 +86,7 @@ def prune(
             torch.manual_seed(spec.seed)
             return _run(spec, folder, report, shared)
 
-    return recorded(folder, spec, work, on_progress)
+    return recorded(folder, spec.to_dict(), work, on_progress)
 
 
 # --- the stages ----------------------------------------------------------------------------------------------------
@@ -135,6 +135,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
                 epochs=spec.recover_epochs,
                 learning_rate=recovery.default_learning_rate(sublayers[0].shape.hidden),
                 metric=loaded.data.task.metric,
+                positive=loaded.data.task.positive,
                 seed=spec.seed,
                 device=loaded.device,
                 step=reporter.stage("recovery"),

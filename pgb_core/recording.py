@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pgb_core import store
 from pgb_core.errors import JobCancelled, explain, reason
@@ -18,20 +18,14 @@ from pgb_core.status import Job
 log = logging.getLogger(__name__)
 
 
-class Spec(Protocol):
-    """What a run is asked to do."""
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
 def recorded(
     folder: Path,
-    spec: Spec,
+    spec: Mapping[str, Any],
     work: Callable[[ProgressCallback], dict[str, Any]],
     on_progress: ProgressCallback | None = None,
     job: Job = "prune",
 ) -> dict[str, Any]:
-    """Do `work` as the run of `folder` and write what it returns as result.json; returns that.
+    """Do `work` as the run of `folder`, which `spec` asks for, and write what it returns as result.json; returns that.
 
     `on_progress` is called with a `Progress` several times a second; raising `JobCancelled` from it stops the run,
     which is then recorded as cancelled.
@@ -40,7 +34,7 @@ def recorded(
         PGBError: the run cannot be done; status.json says why. Nothing half-written is left behind.
     """
     status = store.claim(folder, job)
-    store.write_json(folder / "spec.json", spec.to_dict())  # what a run that fails early asked for
+    store.write_json(folder / "spec.json", spec)  # what a run that fails early asked for
     last = 0.0
 
     def report(progress: Progress) -> None:

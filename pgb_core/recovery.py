@@ -36,6 +36,8 @@ CHECKS = 2
 PATIENCE = 6
 """Looks without a better one after which training stops."""
 
+Score = Callable[[torch.Tensor, torch.Tensor], float]
+"""Of predictions on labels."""
 Watch = Callable[[int, float], bool]
 """Called after every step with the number of steps done and the loss of its batch; true ends the training."""
 
@@ -88,6 +90,7 @@ def recover(
     learning_rate: float,
     batch_size: int = 32,
     metric: str,
+    positive: int = 1,
     seed: int,
     device: torch.device,
     step: Step = silent,
@@ -103,6 +106,7 @@ def recover(
     Args:
         examples: training examples; evaluation data has no place here.
         metric: of the task; of question answering, whose texts are not compared here, spans of tokens are scored.
+        positive: label that F1 is of.
 
     Raises:
         PGBError: the loss is no longer finite.
@@ -114,7 +118,8 @@ def recover(
     aside = [example for position, example in enumerate(examples) if position in positions]
     trained = [example for position, example in enumerate(examples) if position not in positions]
     total = epochs * math.ceil(len(trained) / batch_size)
-    watcher = _Watcher(model.to(device), aside, metric, epochs, total, step)
+    score = partial(likelihood_of(model).score, metric, positive=positive)
+    watcher = _Watcher(model.to(device), aside, score, epochs, total, step)
     watcher.look(0.0)
     finetune(
         model,
@@ -140,9 +145,9 @@ class _Watcher:
     """Looks at the model `CHECKS` times per epoch, keeps the state that `recover` describes, says when to stop."""
 
     def __init__(
-        self, model: nn.Module, aside: Sequence[Example], metric: str, epochs: int, total: int, step: Step
+        self, model: nn.Module, aside: Sequence[Example], score: Score, epochs: int, total: int, step: Step
     ) -> None:
-        self.model, self.aside, self.metric, self.step = model, aside, metric, step
+        self.model, self.aside, self.score, self.step = model, aside, score, step
         self.done, self.total = 0, total
         looks = range(1, CHECKS * epochs + 1)
         self.epoch_at = {round(n * total / (CHECKS * epochs)): n / CHECKS for n in looks}
@@ -170,7 +175,7 @@ class _Watcher:
             predictions, labels = self._predictions(), labels_of(self.aside)
             real = torch.ones(predictions.shape[:2])  # padding is impossible already
             dev_loss = float(self.likelihood.loss(predictions, labels, real))
-            score = self.likelihood.score(self.metric, predictions, labels)
+            score = self.score(predictions, labels)
             points = self.likelihood.points(predictions, labels)
         self.history.append(Check(epoch, loss, dev_loss, score))
         last = len(self.history) - 1

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pgb_core import bounded_json
 from pgb_core.architectures import Sublayer, all_shapes, dense_config, empty_pruned, family_of, head_of, pruned_modules
 from pgb_core.errors import CheckpointError
 from pgb_core.families import PRUNED_PREFIX, class_name
@@ -23,6 +24,8 @@ from pgb_core.inspection import PRUNED_MANIFEST, describe, read_config
 from pgb_core.layout import ENTRY_NAMES, EXIT_NAME, Kind, Layout, SublayerShape
 from pgb_core.matrixwise import matrix_sizes
 
+_MANIFEST_LIMIT = 2**23
+"""Largest pgb.json that is read, in bytes."""
 SCHEMA = 2
 """Of the manifest and of the tensors' names; folders of schema 1 are read as well."""
 _FIRST_NAMES = {
@@ -90,9 +93,9 @@ def load_pruned(path: str | Path) -> nn.Module:
 
 def _read_manifest(path: Path, expected: str) -> dict[str, Any]:
     try:
-        manifest: dict[str, Any] = json.loads((path / PRUNED_MANIFEST).read_text(encoding="utf-8"))
+        manifest = bounded_json.read_object(path / PRUNED_MANIFEST, _MANIFEST_LIMIT)
         schema, family = manifest["schema"], manifest["family"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is not a pruned checkpoint: it has no readable {PRUNED_MANIFEST}.") from error
     if schema not in (1, SCHEMA) or family != expected:
         raise CheckpointError(f"{path} was written by another version (schema {schema}, family {family}).")

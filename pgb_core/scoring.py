@@ -56,7 +56,7 @@ def score_checkpoint(
             return _score(spec, again, report)
 
     if out is not None:
-        return recorded(out, spec, work, on_progress, job="score")
+        return recorded(out, spec.to_dict(), work, on_progress, job="score")
     return work(on_progress or (lambda progress: None))
 
 

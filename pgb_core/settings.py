@@ -52,7 +52,10 @@ class Settings:
     cancel_grace_seconds: float = _setting(2.0, "Time a cancelled run gets to unwind before it is killed.")
     max_upload_megabytes: int = _setting(50, "Largest CSV or Parquet file a visitor may upload, in MB.", minimum=1)
     max_checkpoint_megabytes: int = _setting(
-        500, "Largest checkpoint that a visitor may upload, in MB; it is held in memory while it is sent.", minimum=1
+        500,
+        "Largest checkpoint that a visitor may upload, in MB; it is held in memory while it is sent. "
+        "More than 500 needs STREAMLIT_SERVER_MAX_UPLOAD_SIZE as well.",
+        minimum=1,
     )
     upload_hours: float = _setting(24.0, "Time after which an uploaded file is removed, in hours.")
     max_download_megabytes: int = _setting(
@@ -73,6 +76,11 @@ class Settings:
     )
     max_session_runs: int = _setting(1, "Runs that one session may have waiting or running; 0 sets no limit.")
     max_run_hours: float = _setting(24.0, "Longest time that a run, or a sweep as a whole, may compute, in hours.")
+
+    @property
+    def uploads_dir(self) -> Path:
+        """Folder with what visitors have uploaded, under random names."""
+        return self.cache_dir / "uploads"
 
 
 def get_settings() -> Settings:

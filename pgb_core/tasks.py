@@ -50,6 +50,8 @@ class Task:
     """Metrics that are reported beside the main one."""
     source: Source | None = None
     """Where on the Hub it is; None of one that is offline."""
+    positive: int = 1
+    """The label that F1 is of, by the checkpoint's id; in the order of the tasks that have an F1 it is the second."""
 
 
 # --- the tasks -----------------------------------------------------------------------------------------------------
@@ -259,6 +261,8 @@ def load_task(
     from datasets import Dataset
 
     task = task_for(name, head or ("regression" if len(id2label) == 1 else None))
+    if task.labels and task.metric == "f1":
+        task = replace(task, positive=ids_of_task(name, task.labels, id2label)[task.labels[1]])
     if name == "csv":
         train, evaluation = _load_files(train_file, eval_file, columns or Columns(), id2label, seed)
     elif task.source is None:

@@ -45,6 +45,8 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("---\nlicense: secret\n---\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / FILE).symlink_to(tmp_path / "secret")
+    (tmp_path / "record").write_text('{"name": "owner/secret"}')
+    (tmp_path / "folder" / hub.RECORD).symlink_to(tmp_path / "record")
     assert read_origin(tmp_path / "folder") == Origin()
 
 

@@ -174,6 +174,7 @@ def test_a_job_writes_into_the_models_folder(tiny_csv: Path) -> None:
     assert run.status.state == "done", run.status.message
     assert run.result is not None
     assert run.result["task"] == "csv"
+    assert run.spec["name"] == "tuned"
     assert checkpoints.list_checkpoints(get_settings()) == ["demo", "raw", "tuned"]
     assert store.list_own(get_settings().runs_dir) == []
     with pytest.raises(JobRejected, match="already"):

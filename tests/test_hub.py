@@ -299,7 +299,7 @@ def test_where_a_well_known_model_is_another_its_files_count_and_a_line_says_so(
     found = resolve("owner/name", "sst2")
     assert describe(found.path).labels == ("negative", "positive")
     assert found.note is not None
-    assert found.note.startswith("owner/name is not as the list of well-known models has it, its own files count: ")
+    assert found.note.startswith("the list of well-known models is wrong about owner/name, whose own files count: ")
     assert files in found.note
     assert "\n" not in found.note
 

@@ -103,6 +103,8 @@ def test_mismatched_is_the_evaluation_split_alone(glue: Path) -> None:
 
 def test_labels_follow_the_checkpoint(glue: Path) -> None:
     assert load_task("sst2", id2label={0: "POSITIVE", 1: "NEGATIVE"}).train["label"][:3] == [1, 0, 1]
+    assert load_task("mrpc", id2label={0: "not_equivalent", 1: "equivalent"}).task.positive == 1
+    assert load_task("mrpc", id2label={0: "equivalent", 1: "not_equivalent"}).task.positive == 0
     backwards = {0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}  # roberta-large-mnli's
     assert load_task("mnli", id2label=backwards).train["label"][:3] == [2, 1, 0]
     refused("do not include 'not_entailment' of task qnli", "qnli", {0: "entailment", 1: "neutral"})

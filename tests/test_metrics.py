@@ -32,6 +32,7 @@ def test_matthews_and_f1_by_their_formulas(answers: tuple[np.ndarray, np.ndarray
     phi = (tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     assert compute_score("matthews", predictions, labels) == pytest.approx(phi)
     assert compute_score("f1", predictions, labels) == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    assert compute_score("f1", predictions, labels, positive=0) == pytest.approx(2 * tn / (2 * tn + fp + fn))
     assert standard_error("matthews", predictions, labels) == pytest.approx(np.sqrt((1 - phi**2) / 400), rel=0.3)
 
 
@@ -83,6 +84,7 @@ def test_the_commonest_answer() -> None:
     labels = np.array([0, 1, 1, 1])
     assert majority_score("accuracy", labels) == 0.75
     assert majority_score("f1", labels) == pytest.approx(6 / 7)
+    assert majority_score("f1", labels, positive=0) == 0
     assert majority_score("matthews", labels) == 0
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pgb_core.batching import Example, batches, stratified_positions
 from pgb_core.checkpoints import load_model, load_tokenizer
 from pgb_core.errors import JobCancelled, PGBError
 from pgb_core.grouped import cut, install
+from pgb_core.likelihood import likelihood_of
 from pgb_core.magnitude import magnitude_layouts
 from pgb_core.progress import silent
 from pgb_core.recovery import Recovery, _rate, default_learning_rate, finetune, recover
@@ -40,6 +42,10 @@ def accuracy(model: nn.Module, examples: list[Example]) -> float:
     with torch.inference_mode():
         right = [(model(**b.inputs).logits.argmax(-1) == b.labels).sum().item() for b in batches(examples, 64)]
     return sum(right) / len(examples)
+
+
+def accuracy_of(model: nn.Module) -> recovery.Score:
+    return partial(likelihood_of(model).score, "accuracy")
 
 
 def test_it_learns_and_leaves_the_model_ready_to_use(untrained: Path, examples: list[Example]) -> None:
@@ -164,7 +170,7 @@ def trained(untrained: Path, examples: list[Example]) -> nn.Module:
 
 def test_what_got_worse_is_not_kept_and_the_training_ends(trained: nn.Module, examples: list[Example]) -> None:
     model = copy.deepcopy(trained)
-    watcher = recovery._Watcher(model, examples[480:560], "accuracy", epochs=9, total=180, step=silent)
+    watcher = recovery._Watcher(model, examples[480:560], accuracy_of(model), epochs=9, total=180, step=silent)
     watcher.look(0.0)
     assert not watcher(10, 0.5)
     good = state(model)
@@ -184,7 +190,7 @@ def test_of_states_that_cannot_be_told_apart_the_last_is_kept(trained: nn.Module
     """One more error is within the noise, ten are not; the start does not compete."""
     aside = [e for e in examples[480:600] if trained(torch.tensor([e.input_ids])).logits.argmax() == e.label]
     model = copy.deepcopy(trained)
-    watcher = recovery._Watcher(model, aside, "accuracy", epochs=2, total=40, step=silent)
+    watcher = recovery._Watcher(model, aside, accuracy_of(model), epochs=2, total=40, step=silent)
     for epoch, wrong in ((0.0, 0), (0.5, 20), (1.0, 0), (1.5, 1), (2.0, 10)):
         watcher.aside = [replace(e, label=1 - e.label) if i < wrong else e for i, e in enumerate(aside)]
         watcher.look(epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from pgb_core import SpecError
 from pgb_core.settings import Settings, get_settings
 
+ROOT = Path(__file__).parent.parent
 NUMBERS = [item.name for item in fields(Settings) if item.type in ("int", "float")]
 TEXTS = {"queue": "redis://localhost:6379/0", "cancel": "owner"}
 FOLDERS = [item.name for item in fields(Settings) if item.type == "Path"]
@@ -73,3 +75,9 @@ def test_the_cache_follows_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.delenv("PGB_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert get_settings().cache_dir == tmp_path / "pgb"
+
+
+def test_the_server_takes_what_the_form_offers_to_upload() -> None:
+    config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
+    limits = Settings()
+    assert config["server"]["maxUploadSize"] == max(limits.max_checkpoint_megabytes, limits.max_upload_megabytes)

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from pgb_core import data_files
+from pgb_core import data_files, previewing
 from pgb_core.data_files import LABEL, PAIR, TEXT, Columns, Preview
 from pgb_core.errors import PGBError
 from pgb_core.finetune_spec import labels_for
@@ -66,7 +66,7 @@ def choose(
 @st.cache_data(max_entries=16, ttl=3600, show_spinner="Reading the file …")
 def _preview(path: str) -> Preview:
     """Of an upload, whose name is random and whose content never changes."""
-    return data_files.preview(Path(path))
+    return previewing.preview_apart(Path(path))
 
 
 def _columns(found: Preview, key: str) -> tuple[str, str, str]:
@@ -106,7 +106,9 @@ def _told_what_is_learned(found: Preview, column: str) -> bool:
 def _told_that_numbers_are_read(found: Preview, column: str) -> bool:
     """Say that a checkpoint gives values; False where the label column holds something else."""
     if column not in found.numbers:
-        st.warning(f"This checkpoint is a regression, whose labels are numbers; “{column}” holds something else.")
+        st.warning(
+            f"This checkpoint is a regression, whose labels are numbers; “{units.plain(column)}” holds something else."
+        )
         return False
     st.caption(f"{units.several(found.rows, 'row')}. The labels are read as numbers: this checkpoint gives values.")
     return True
@@ -115,7 +117,8 @@ def _told_that_numbers_are_read(found: Preview, column: str) -> bool:
 def _labels(found: Preview, column: str, key: str, names: Sequence[str] | None) -> list[str] | None:
     """`VALUE=LABEL` for values that are not names of the checkpoint's labels; None while one is left open."""
     if column not in found.values:
-        st.warning(f"“{column}” has more than {data_files.MOST_VALUES} different values, which is much for a label.")
+        most = data_files.MOST_VALUES
+        st.warning(f"“{units.plain(column)}” has more than {most} different values, which is much for a label.")
         return None
     counts = dict(found.values[column])
     summary = f"{units.several(found.rows, 'row')}, {units.several(len(counts), 'label')}"
@@ -128,7 +131,7 @@ def _labels(found: Preview, column: str, key: str, names: Sequence[str] | None) 
         st.caption(f"{summary}; all of them are names of the checkpoint's labels.")
         return []
     if all(value in map(str, id2label) for value in counts):
-        meanings = ", ".join(f"{value} is {id2label[int(value)]}" for value in sorted(counts, key=int))
+        meanings = ", ".join(f"{value} is {units.plain(id2label[int(value)])}" for value in sorted(counts, key=int))
         st.caption(f"{summary}, taken as the numbers of the checkpoint's labels: {meanings}.")
         return []
     return _mapping({value: count for value, count in counts.items() if value not in known}, key + column, names)
@@ -143,9 +146,10 @@ def _mapping(unknown: dict[str, int], key: str, names: Sequence[str]) -> list[st
     st.markdown("**Which of the checkpoint's labels are these?**", help=words.LABEL_MAP)
     entries, columns = [], st.columns(2)
     for n, (value, count) in enumerate(unknown.items()):
+        title = f"“{units.plain(value)}”" if value else "No label"
         with columns[n % 2]:
             chosen = st.selectbox(
-                f"“{value}” ({units.several(count, 'row')})" if value else f"No label ({units.several(count, 'row')})",
+                f"{title} ({units.several(count, 'row')})",
                 list(dict.fromkeys(names)),
                 None,
                 placeholder="Choose a label",
@@ -161,4 +165,4 @@ def _mapping(unknown: dict[str, int], key: str, names: Sequence[str]) -> list[st
 
 
 def _first(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+    return ", ".join(map(units.plain, names[:most])) + (" …" if len(names) > most else "")

@@ -12,6 +12,7 @@ from pgb_core.errors import PGBError, RunError, SpecError
 from pgb_core.finetune_spec import FinetuneSpec
 from pgb_core.settings import Settings, get_settings
 from pgb_core.store import Run
+from pgb_core.tasks import TASKS
 from ui import data_file, job, session, sources, units, uploads, url, words
 from ui.devices import choose_device
 
@@ -106,7 +107,8 @@ def running() -> bool:
         url.write(finetune=None)
         return False
     st.title({"done": "Fine-tuned", "failed": "Failed", "cancelled": "Cancelled"}.get(run.status.state, "Fine-tuning"))
-    st.text(f"{run.spec['name']} · {run.spec['task']} · {units.several(run.spec['epochs'], 'epoch')}")
+    task = TASKS[run.spec["task"]].title
+    st.text(f"{run.spec['name']} · {task} · {units.several(run.spec['epochs'], 'epoch')}")
     if run.status.active:
         job.watch(run.id, run.status.state, "finetune")
         return True

@@ -34,12 +34,16 @@ def show() -> None:
     """Draw the form; its button starts a run and puts it in the URL."""
     settings = get_settings()
     left, right = st.columns([5, 4], gap="medium")
-    with left, st.container(border=True):
+    box = left.container(border=True)
+    with box:
         checkpoint = sources.choose(settings)
         label_names = sources.names_of_labels(checkpoint, settings)
         task = choose_task(checkpoint, label_names)
         files = choose_files(task, settings)
         columns = choose_columns(files[0], checkpoint, settings)
+    with right:  # first: what it learns of the Hub decides what may be started
+        panel.show(checkpoint, task, label_names)
+    with box:
         complete = task != "csv" or files[0] is not None
         if finetuning.raw(checkpoint, settings):
             finetuning.offer(str(checkpoint), task, files, columns, complete=complete)
@@ -49,8 +53,6 @@ def show() -> None:
             st.caption("Upload a training file first.")
         elif not columns.complete:
             st.caption("Say first what the columns of the file hold, and what every label stands for.")
-    with right:
-        panel.show(checkpoint, task, label_names)
 
 
 def _pruning(
@@ -80,7 +82,7 @@ def _pruning(
             help=words.SPARSITY,
         )
     fits = labels.fit(TASKS[task], label_names, sources.head_of(checkpoint, settings))
-    ready = checkpoint is not None and complete and columns.complete and fits
+    ready = checkpoint is not None and complete and columns.complete and fits and not sources.refusal(checkpoint)
     if st.button("Prune", type="primary", icon=":material/content_cut:", width="stretch", disabled=not ready):
         values = {"checkpoint": checkpoint, "task": task, "sparsity": sparsity / 100, "device": device}
         _start({**values, "method": method, **advanced, **columns.fields}, files)
@@ -136,7 +138,7 @@ def choose_files(task: str, settings: Settings) -> tuple[Any, Any]:
             **arguments,
             help="Without one, a fifth of the training file is held out.",
         )
-    return train, evaluation
+    return uploads.within_limit(train), uploads.within_limit(evaluation)
 
 
 def choose_columns(file: Any, checkpoint: str | None, settings: Settings) -> data_file.Choice:

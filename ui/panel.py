@@ -84,19 +84,10 @@ def _hub_panel(name: str, task: str) -> None:
     if not asked.done():
         _asking(name)
         return
-    error = asked.exception()
-    if isinstance(error, ConnectionError):
-        st.error(_sentence(hub.out_of_reach(name, str(error))), icon=":material/cloud_off:")
-    elif isinstance(error, PGBError):
-        st.error(_sentence(str(error)))
-    elif error is not None:
-        raise error
+    if reason := sources.refusal(hub.PREFIX + name):
+        st.error(reason, icon=":material/cloud_off:")
     else:
         _hub_facts(asked.result())
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}"
 
 
 @st.fragment(run_every=_ASKING_SECONDS)
@@ -138,9 +129,7 @@ def _folder_panel(folder: Path, task: str, origin: Origin) -> None:
         st.warning("This checkpoint is pruned already; choose the dense one it came from.")
         return
     if note := hub.note(folder, info):
-        st.warning(f"{_sentence(_plain(note))}.")
-    if not info.head_trained:
-        st.warning("Its head is not trained: it can be pruned once it is fine-tuned on a task.")
+        st.warning(f"{units.plain(note[0].upper() + note[1:])}.")
     _estimate(info, task, fingerprint)
     inside.show(folder, info, fingerprint)
 
@@ -169,17 +158,12 @@ def _facts(info: CheckpointInfo, fingerprint: str, origin: Origin) -> None:
 
 def _table(rows: dict[str, str], alt: str) -> None:
     st.table(
-        [{"": key, " ": _plain(value)} for key, value in rows.items()],
+        [{"": key, " ": units.plain(value)} for key, value in rows.items()],
         border="horizontal",
         hide_index=True,
         hide_header=True,
         alt=alt,
     )
-
-
-def _plain(text: str) -> str:
-    """Text of files that strangers wrote, with nothing in it that Markdown reads."""
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#+!|$~:" else letter for letter in text)
 
 
 def _estimate(info: CheckpointInfo, task: str, fingerprint: str) -> None:
@@ -197,8 +181,6 @@ def _estimate(info: CheckpointInfo, task: str, fingerprint: str) -> None:
     rests = f"{units.several(found.runs, 'finished run')} {what}on this server"
     if not found.here:
         rests = f"{units.several(found.runs, 'shipped sample')} {what}measured on {found.machine}, not on this server"
-    st.markdown(
-        f"**A run here**: about {units.seconds(found.seconds)} and up to {units.size(found.bytes)} of memory.",
-        help=words.ESTIMATE,
-    )
+    seconds = units.seconds(max(1.0, found.seconds))
+    st.markdown(f"**A run here**: about {seconds} and up to {units.size(found.bytes)} of memory.", help=words.ESTIMATE)
     st.caption(f"Told from {rests}, scaled to this checkpoint and to {CALIBRATION:,} texts of {length} tokens.")

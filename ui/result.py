@@ -21,7 +21,7 @@ def show(run: Run) -> None:
         return
     headline(result)
     if result.get("note"):
-        st.info(f"{result['note'][0].upper()}{result['note'][1:]}.")
+        st.info(units.plain(f"{result['note'][0].upper()}{result['note'][1:]}."))
     left, right = st.columns([5, 4], gap="medium")
     with left:
         st.subheader("Score, step by step", anchor=False, help=words.STEPS)

@@ -25,7 +25,10 @@ _LAST = "last_run"
 def checkpoint_name(run: Run) -> str:
     """The checkpoint as users know it: of a folder its name, never where it lies on the server."""
     name = str(run.spec["checkpoint"]).removeprefix(hub.PREFIX)
-    return Path(name).name if Path(name).is_absolute() else name
+    place = Path(name)
+    if place.parent == get_settings().uploads_dir:
+        return f"upload {place.name[:6]}"
+    return place.name if place.is_absolute() else name
 
 
 def families(found: Iterable[Run]) -> dict[str, list[Run]]:

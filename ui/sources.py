@@ -127,6 +127,22 @@ def asked(name: str) -> Future[HubModel]:
     return _ASKING.submit(hub.look_up, name)
 
 
+def refusal(checkpoint: str | None) -> str | None:
+    """Why a model of the Hub cannot be had now, in one line; None where it can, or where nothing is known yet."""
+    if checkpoint is None or not checkpoint.startswith(hub.PREFIX):
+        return None
+    name = checkpoint.removeprefix(hub.PREFIX)
+    if hub.cached(name) is not None or not asked(name).done():
+        return None
+    error = asked(name).exception()
+    if error is None:
+        return None
+    if not isinstance(error, ConnectionError | PGBError):
+        raise error
+    reason = hub.out_of_reach(name, str(error)) if isinstance(error, ConnectionError) else str(error)
+    return f"{reason[:1].upper()}{reason[1:]}"
+
+
 # --- uploads -------------------------------------------------------------------------------------------------------
 
 

@@ -44,10 +44,14 @@ def show() -> None:
         complete = task != "csv" or files[0] is not None
         fits = labels.fit(TASKS[task], label_names, sources.head_of(checkpoint, settings))
         raw = finetuning.raw(checkpoint, settings)
-        ready = checkpoint is not None and complete and columns.complete and size > 0 and fits and not raw
+        refusal = sources.refusal(checkpoint)
+        usable = checkpoint is not None and not raw and not refusal
+        ready = usable and complete and columns.complete and size > 0 and fits
         if st.button("Start the sweep", type="primary", icon=":material/play_arrow:", disabled=not ready):
             _start({"checkpoint": checkpoint, "task": task, **common, **columns.fields}, axes, files)
-        if raw:
+        if refusal:
+            st.error(refusal)
+        elif raw:
             st.warning("This checkpoint has no trained head: fine-tune it first, on the Prune page.")
         elif not complete and checkpoint is not None:
             st.caption("Upload a training file first.")

@@ -49,3 +49,8 @@ def seconds(value: float) -> str:
 def moment(stamp: float) -> str:
     """A point in time in the server's time zone."""
     return time.strftime("%d %b %Y, %H:%M", time.localtime(stamp))
+
+
+def plain(text: str) -> str:
+    """Text of files that strangers wrote, with nothing in it that Markdown reads."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#+!|$~:" else letter for letter in text)

@@ -23,9 +23,18 @@ CHECKPOINT_TYPES = ("safetensors", "json", "txt")
 _PARTIAL = ".part"
 
 
+def within_limit(file: Any) -> Any:
+    """An uploaded table; None, and a line, for one over the limit, which a browser may send whatever the form says."""
+    limit = get_settings().max_upload_megabytes
+    if file is None or file.size <= limit * 2**20:
+        return file
+    st.error(f"This file has {file.size / 2**20:.0f} MB, the limit is {limit} MB.")
+    return None
+
+
 def keep(file: BinaryIO, name: str) -> Path:
     """Store `file` for a run to read and return where; only the ending of `name` is used, never the name."""
-    folder = _folder()
+    folder = get_settings().uploads_dir
     folder.mkdir(parents=True, exist_ok=True)
     ending = next((ending for ending in TYPES if name.lower().endswith(f".{ending}")), TYPES[0])
     path = folder / f"{secrets.token_hex(16)}.{ending}"
@@ -43,7 +52,7 @@ def keep_checkpoint(files: Sequence[tuple[str, BinaryIO]]) -> Path:
         OSError: they cannot be written.
     """
     named = _named(files)
-    place = _folder() / secrets.token_hex(16)
+    place = get_settings().uploads_dir / secrets.token_hex(16)
     partial = place.with_name(f"{_PARTIAL}-{place.name}")
     partial.mkdir(parents=True)
     try:
@@ -97,7 +106,7 @@ def sweep() -> None:
     """Remove uploads that are past their time and that no queued or running run reads; the frame calls this."""
     oldest = time.time() - 3600 * get_settings().upload_hours
     expired = []
-    for path in _folder().glob("*"):
+    for path in get_settings().uploads_dir.glob("*"):
         with contextlib.suppress(OSError):  # gone: another visit is sweeping as well
             if path.stat().st_mtime < oldest:
                 expired.append(path)
@@ -111,12 +120,8 @@ def sweep() -> None:
 def touch(place: str) -> None:
     """Begin the time of an upload anew."""
     with contextlib.suppress(OSError):
-        if Path(place).parent == _folder():
+        if Path(place).parent == get_settings().uploads_dir:
             os.utime(place)
-
-
-def _folder() -> Path:
-    return get_settings().cache_dir / "uploads"
 
 
 def _needed() -> set[str]:

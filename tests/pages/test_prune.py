@@ -2,13 +2,16 @@ import io
 import json
 import os
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import psutil
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from pgb_core import demo, jobs, store, tickets
@@ -324,6 +327,16 @@ def test_an_upload_is_kept_under_a_name_of_the_server(submitted: list[PruneSpec]
     assert submitted[0].eval_file is None
 
 
+def test_a_table_over_the_limit_is_not_taken_from_any_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(st, "error", (told := []).append)
+    limit = get_settings().max_upload_megabytes * 2**20
+    whole, larger = SimpleNamespace(size=limit), SimpleNamespace(size=limit + 2**20)
+    assert uploads.within_limit(whole) is whole
+    assert not told
+    assert uploads.within_limit(larger) is None
+    assert told == ["This file has 51 MB, the limit is 50 MB."]
+
+
 def test_uploads_are_removed_after_their_time() -> None:
     old = uploads.keep(io.BytesIO(b"old"), "a.csv")
     past = time.time() - 3600 * get_settings().upload_hours - 60
@@ -350,7 +363,8 @@ def test_an_upload_stays_while_a_run_waits_for_it() -> None:
     assert not evaluation.exists()
 
 
-def test_a_hub_id_must_look_like_one(submitted: list[PruneSpec]) -> None:
+def test_a_hub_id_must_look_like_one(submitted: list[PruneSpec], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "asked", lambda name: Future())  # the Hub has not answered yet
     app = visit("prune")
     app.selectbox(key="checkpoint").set_value(sources.HUB).run()
     app.selectbox(key="hub_known").set_value(sources.OTHER).run()

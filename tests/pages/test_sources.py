@@ -8,6 +8,7 @@ import shutil
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -28,7 +29,7 @@ from tests.sample_run import make_unfinished_run
 from tests.test_finetuning import make_raw
 from tests.test_hub import listening, point_to
 from tests.tiny import make_tiny_checkpoint
-from ui import sources, uploads
+from ui import runs, sources, uploads
 
 KNOWN = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
@@ -184,19 +185,32 @@ def test_out_of_reach_is_told_in_seconds_and_the_rest_stays_usable(
         assert time.monotonic() - started < 5
         (error,) = healthy(app).error
         assert error.value.startswith("The Hugging Face Hub is out of reach and")
+        assert next(button for button in app.button if button.label == "Prune").disabled
         assert "\n" not in error.value
         choose(app, "demo")
         assert not app.error
         assert "Prune" in labels_of_buttons(app)
 
 
-def test_what_was_fetched_before_is_described(tiny_checkpoint: Path) -> None:
+def fetched(folder: Path) -> None:
+    """The model in `folder` as one that was fetched from the Hub before."""
     home = get_settings().cache_dir / "hub" / KNOWN.replace("/", "--") / ("a" * 40)
-    shutil.copytree(tiny_checkpoint, home)
+    shutil.copytree(folder, home)
     (home / hub.RECORD).write_text(f'{{"name": "{KNOWN}", "revision": "{"a" * 40}", "license": "apache-2.0"}}')
+
+
+def test_what_was_fetched_before_is_described(tiny_checkpoint: Path) -> None:
+    fetched(tiny_checkpoint)
     found = facts(choose(visit("prune"), sources.HUB))
     assert found["Family"] == "BERT, sequence classifier"
     assert found["From"].endswith("revision aaaaaaaa")
+
+
+def test_a_well_known_model_that_is_another_is_told(tiny_checkpoint: Path) -> None:
+    fetched(tiny_checkpoint)
+    (warning,) = choose(visit("prune"), sources.HUB).warning
+    assert warning.value.startswith("The list of well-known models is wrong about distilbert/")
+    assert warning.value.endswith("family bert, 2 layers.")
 
 
 # --- uploads -------------------------------------------------------------------------------------------------------
@@ -231,6 +245,8 @@ def test_an_upload_is_inspected_kept_and_can_be_pruned(tiny_checkpoint: Path, mo
     box(app, "Task").set_value("sst2").run()
     healthy(next(button for button in app.button if button.label == "Prune").click().run())
     assert submitted[0].checkpoint == str(place)
+    run = SimpleNamespace(spec=submitted[0].to_dict())
+    assert runs.checkpoint_name(run) == f"upload {place.name[:6]}"  # type: ignore[arg-type]
     assert "my model" not in str(visit("prune").selectbox(key="checkpoint").options), "seen by another session"
 
 
