@@ -151,7 +151,7 @@ def start(values: dict[str, object]) -> None:
     except PGBError as error:
         st.error(str(error))
     else:
-        st.switch_page(frame.path("prune"), query_params={"run": run_id})
+        st.switch_page(frame.path("prune"), query_params={"run": run_id, **session.proof()})
 
 
 main()

@@ -78,7 +78,7 @@ def _start(run_dir: Path, device: str, command: CommandBuilder) -> tuple[psutil.
         if status.state != "queued":  # a message that came twice, or late
             return None
         tickets.take(run_dir)
-        starting = replace(status, state="running", message="starting", started=time.time(), host=here())
+        starting = replace(status, state="running", message="", started=time.time(), host=here())
         store.write_status(run_dir, starting)  # from here on the status is the run's own, until it has ended
     try:
         process = _spawn(command(run_dir, device), store.log_file(run_dir))

@@ -105,6 +105,8 @@ class _Consumer(Consumer):
     def __init__(self, queue: Queue, runs_dir: Path, jobs: int, lock: int | None) -> None:
         self._queue, self._runs_dir, self._lock = queue, runs_dir, lock
         self._tidied = self._forgotten = -math.inf
+        self._missing: list[str] = []
+        """Runs that waited at the last look, while the queue did not know them."""
         self._sound: dict[Path, float] = {}
         """When the status files that can be read were written."""
         self._orphans = deque(supervisor.orphans(runs_dir))  # before anything is taken from the queue
@@ -136,7 +138,7 @@ class _Consumer(Consumer):
             self._close_ended()
             self._orphans.extend(path for path in supervisor.orphans(self._runs_dir) if path not in self._orphans)
             self._queue.mend()
-            work = refill(self._runs_dir, self._queue) or self._orphans or self._supervises()
+            work = self._refill() or self._orphans or self._supervises()
             if self._lock is not None and not work and embedded.deserted(self._runs_dir):
                 os.close(self._lock)  # within the turnstile: who submits next starts another worker
                 self._end("There is no run and no app left.")
@@ -156,6 +158,21 @@ class _Consumer(Consumer):
                     ending.mend(path)
                     self._sound[path] = written
 
+    def _refill(self) -> bool:
+        """Put the runs that wait in the queue if it has lost them; whether there are any.
+
+        What it does not know at one look may just be on its way through a worker's hands.
+        """
+        waiting = [path.name for path, status in store.list_active(self._runs_dir) if status.state == "queued"]
+        known = self._queue.waiting() if waiting else set()
+        missing = [run_id for run_id in waiting if run_id not in known]
+        for run_id in missing:
+            if run_id in self._missing:
+                log.info("%s waits, but the queue has lost it; it is put there again.", run_id)
+                self._queue.put(run_id)
+        self._missing = missing
+        return bool(waiting)
+
     def _supervises(self) -> bool:
         found = (tickets.read(path) for path, _ in store.list_active(self._runs_dir))
         return any(ticket is not None and ticket.supervised for ticket in found)
@@ -164,21 +181,6 @@ class _Consumer(Consumer):
         log.info("%s The worker ends.", why)
         self.stop(graceful=True)
         raise ConsumerStopped
-
-
-def refill(runs_dir: Path, queue: Queue) -> bool:
-    """Put the runs that wait in the queue if it does not know them (any more); whether there are any.
-
-    Raises:
-        Exception: one of `UNREACHABLE`.
-    """
-    waiting = [path.name for path, status in store.list_active(runs_dir) if status.state == "queued"]
-    known = queue.waiting() if waiting else set()
-    for run_id in waiting:
-        if run_id not in known:
-            log.info("%s waits, but the queue has lost it; it is put there again.", run_id)
-            queue.put(run_id)
-    return bool(waiting)
 
 
 def forget_scorings(runs_dir: Path) -> None:

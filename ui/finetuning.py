@@ -91,7 +91,7 @@ def _start(values: dict[str, Any], files: tuple[Any, Any], name: str) -> None:
     except (PGBError, OSError) as error:
         st.error(str(error))
     else:
-        url.write(finetune=job_id)
+        url.write(finetune=job_id, **session.proof())
         st.rerun()
 
 

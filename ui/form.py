@@ -253,5 +253,5 @@ def _start(values: dict[str, Any], files: tuple[Any, Any]) -> None:
     except (PGBError, OSError) as error:
         st.error(str(error))
     else:
-        url.write(run=run_id)
+        url.write(run=run_id, **session.proof())
         st.rerun()

@@ -13,7 +13,7 @@ import streamlit as st
 
 from pgb_core import embedded
 from pgb_core.settings import get_settings
-from ui import session, uploads, url
+from ui import uploads, url
 
 PAGES = {
     "prune": ("Prune", ":material/content_cut:"),
@@ -54,7 +54,6 @@ def run() -> None:
     tools = st.container(horizontal=True, horizontal_alignment="right", key="frame_tools")
     chosen.run()
     url.settle()
-    session.keep()
     with tools:
         _copy_link()
 

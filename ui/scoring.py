@@ -84,5 +84,5 @@ def start(values: Mapping[str, Any]) -> None:
     except PGBError as error:
         st.error(str(error))
     else:
-        url.write(job=job_id)
+        url.write(job=job_id, **session.proof())
         st.rerun()

@@ -1,7 +1,7 @@
 """Who a session is: a secret of its own, by which it may have so many runs, and may cancel what it started.
 
-Where only owners may cancel (`PGB_CANCEL=owner`) the session's URL carries it, so that a reload keeps the right; the
-address that **Copy link** gives does not.
+Where only owners may cancel (`PGB_CANCEL=owner`) the URL of what a session has started carries it, so that a reload, or
+the same address elsewhere, keeps the right; the address that **Copy link** gives does not.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ def token() -> str:
 
 def known() -> str | None:
     """The secret of this session, which its URL may have brought along; None while it has not needed any."""
-    found: str | None = st.session_state.get(_KEY) or st.query_params.get(url.PRIVATE)
+    if url.PRIVATE in st.query_params:
+        st.session_state.setdefault(_KEY, st.query_params[url.PRIVATE])
+    found: str | None = st.session_state.get(_KEY)
     return found
 
 
-def keep() -> None:
-    """Keep the secret in the URL, where it decides who may cancel; the frame calls this after the page."""
-    if get_settings().cancel == "owner" and (found := known()):
-        url.write(**{url.PRIVATE: found})
+def proof() -> dict[str, str]:
+    """What belongs in the URL of what this session has started: its secret, where only owners may cancel."""
+    return {url.PRIVATE: token()} if get_settings().cancel == "owner" else {}

@@ -124,5 +124,5 @@ def _start(values: dict[str, Any], axes: dict[str, tuple[Any, ...]], files: tupl
     except (PGBError, OSError) as error:
         st.error(str(error))
     else:
-        url.write(sweep=sweep_id, view=None, family=None)
+        url.write(sweep=sweep_id, view=None, family=None, **session.proof())
         st.rerun()

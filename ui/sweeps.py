@@ -133,4 +133,4 @@ def _resume(sweep: Sweep) -> None:
         jobs.resume_sweep(sweep, session=session.token())
     except PGBError as error:
         st.session_state["sweep_error"] = str(error)
-    url.write(sweep=sweep.id)
+    url.write(sweep=sweep.id, **session.proof())

@@ -1,4 +1,4 @@
-"""A session's secret: in its URL where it decides who may cancel, never in a link that is copied."""
+"""A session's secret: in the URL of what it started where only owners may cancel, never in a copied link."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def page() -> None:
 
     if st.button("Start"):
         session.token()
+        url.write(run="1", **session.proof())
     st.text(f"{session.known()}")
-    session.keep()
     st.text(url.here())
 
 
@@ -32,11 +32,9 @@ def test_a_session_has_a_secret_once_it_has_started_something() -> None:
     assert other.text[0].value != first
 
 
-def test_the_url_of_an_owner_keeps_the_secret_and_a_copied_link_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_url_of_an_owner_has_the_secret_and_a_copied_link_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGB_CANCEL", "owner")
-    app = AppTest.from_function(page)
-    app.query_params["run"] = "1"
-    app.run().button[0].click().run()
+    app = AppTest.from_function(page).run().button[0].click().run()
     secret = app.text[0].value
     assert app.query_params[url.PRIVATE] == secret
     assert app.text[1].value == "?run=1"
