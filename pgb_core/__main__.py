@@ -23,7 +23,7 @@ from pgb_core.data_files import Columns
 from pgb_core.errors import JobCancelled, explain
 from pgb_core.export import FORMATS
 from pgb_core.settings import get_settings
-from pgb_core.spec import DEVICES, METHODS, RUNTIMES, PruneSpec
+from pgb_core.spec import METHODS, RUNTIMES, PruneSpec
 from pgb_core.sweep_spec import SweepSpec
 
 _USER_ERROR = 2
@@ -320,11 +320,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
 
     sub = command("worker", worker, "Compute the runs that wait in the runs folder, until Ctrl-C.")
-    sub.add_argument(
-        "--device", choices=DEVICES, default="auto", help="where to compute runs that leave it open (default: auto)"
-    )
-    sub.add_argument("--jobs", type=arguments.positive, help="runs at once (default: PGB_MAX_RUNNING_JOBS)")
-    sub.add_argument("--lock", type=int, help=argparse.SUPPRESS)  # by embedded.attend
+    arguments.add_worker_arguments(sub)
 
     sub = command("runs", runs, "List, show or delete the runs that the dashboard keeps.")
     sub.add_argument("action", nargs="?", choices=("list", "show", "delete"), default="list")

@@ -83,9 +83,13 @@ def resume_sweep(sweep: Sweep, *, session: str | None = None) -> None:
     Raises:
         JobRejected: it is still active; or as `submit`.
     """
-    if sweep.status().active:
-        raise JobRejected("This sweep is still running.")
-    _submit(store.withdraw_cancel, "sweep", session, sweep.path)
+
+    def prepare(folder: Path) -> None:
+        if store.read_status(folder).active:
+            raise JobRejected("This sweep is still running.")
+        store.withdraw_cancel(folder)
+
+    _submit(prepare, "sweep", session, sweep.path)
 
 
 def _submit(prepare: Callable[[Path], object], job: Job, session: str | None, existing: Path | None = None) -> str:
