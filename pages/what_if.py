@@ -13,7 +13,7 @@ from pgb_core.replan import Plan
 from pgb_core.scored import Record
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
-from ui import frame, plan, read_only, records, scoring, units, url, wishes, words
+from ui import frame, plan, read_only, records, scoring, session, units, url, wishes, words
 from ui.wishes import Wish
 
 
@@ -149,11 +149,11 @@ def _of_the_run(record: Record, place: str, wish: Wish, sparsity: float, latency
 def start(values: dict[str, object]) -> None:
     """Start the run and go to its page."""
     try:
-        run_id = jobs.submit(PruneSpec(**values))  # type: ignore[arg-type]
+        run_id = jobs.submit(PruneSpec(**values), session=session.token())  # type: ignore[arg-type]
     except PGBError as error:
         st.error(str(error))
     else:
-        st.switch_page(frame.path("prune"), query_params={"run": run_id})
+        st.switch_page(frame.path("prune"), query_params={"run": run_id, **session.proof()})
 
 
 main()

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pgb_core import __version__, arguments, console, jobs, processes, store, sweep_spec, sweep_table
+from pgb_core import __version__, arguments, commands, console, ending, processes, store, sweep_spec, sweep_table
 from pgb_core.data_files import Columns
 from pgb_core.errors import JobCancelled, explain
 from pgb_core.export import FORMATS
@@ -53,23 +53,21 @@ def demo(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
 def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer | None:
     """Prune a checkpoint into a run folder; a process that only helps another one has no answer."""
     if not processes.first():
-        with jobs.cancellable(args.out):
+        with ending.cancellable(args.out):
             from pgb_core.pruner import help_recover
 
             help_recover(spec_from(args), args.out)
         return None
     if not args.queued:
         store.withdraw_cancel(args.out)
-    with jobs.cancellable(args.out):
+    with ending.cancellable(args.out):
         try:
             spec = spec_from(args)
-            if args.queued:
-                jobs.wait_for_turn(args.out)
             from pgb_core.pruner import prune as prune_checkpoint
 
             result = prune_checkpoint(spec, args.out, printer.report)
         except BaseException as error:
-            jobs.settle(args.out, error)
+            ending.settle(args.out, error)
             raise
     return Answer(result, f"{console.describe_result(result)}\n{args.out}")
 
@@ -85,11 +83,9 @@ def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
         printer.close()
         print(f"pgb: {console.describe_point(row)}", file=sys.stderr)
 
-    with jobs.cancellable(place):
+    with ending.cancellable(place):
         try:
             spec = sweep_from(args)
-            if args.queued:
-                jobs.wait_for_turn(args.out)
             from pgb_core.sweep import sweep as sweep_checkpoint
 
             rows = sweep_checkpoint(
@@ -98,11 +94,11 @@ def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
                 runs_dir=args.out.parent if args.queued else args.out,
                 on_progress=printer.report,
                 on_point=told,
-                guard=jobs.cancellable,
+                guard=ending.cancellable,
                 shard=shard,
             )
         except BaseException as error:
-            jobs.settle(place, error)
+            ending.settle(place, error)
             raise
     text = f"{console.describe_points(rows)}\n{args.out / sweep_table.CSV_FILE}"
     return Answer({"folder": str(args.out), "points": rows}, text)
@@ -110,20 +106,19 @@ def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
 
 def score(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Score a checkpoint for the What if page."""
-    spec = PruneSpec(sparsity=0.0, method="pgb-mixed", **{name: getattr(args, name) for name in jobs.SCORE_FIELDS})
+    spec = PruneSpec(sparsity=0.0, method="pgb-mixed", **{name: getattr(args, name) for name in commands.SCORE_FIELDS})
     if args.out is None:
         from pgb_core.scoring import score_checkpoint
 
         found = score_checkpoint(spec, again=args.again, on_progress=printer.report)
     else:  # in the background: the page watches the folder that jobs.submit made
-        with jobs.cancellable(args.out):
+        with ending.cancellable(args.out):
             try:
-                jobs.wait_for_turn(args.out)
                 from pgb_core.scoring import score_checkpoint
 
                 found = score_checkpoint(spec, again=args.again, out=args.out, on_progress=printer.report)
             except BaseException as error:
-                jobs.settle(args.out, error)
+                ending.settle(args.out, error)
                 raise
     return Answer(found, console.describe_scoring(found))
 
@@ -142,12 +137,11 @@ def finetune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answ
     if args.job is None:
         found = work()
     else:  # in the background: the page watches the folder that jobs.submit_finetune made
-        with jobs.cancellable(args.job):
+        with ending.cancellable(args.job):
             try:
-                jobs.wait_for_turn(args.job)
                 found = work()
             except BaseException as error:
-                jobs.settle(args.job, error)
+                ending.settle(args.job, error)
                 raise
     return Answer(found, console.describe_finetuned(found))
 
@@ -211,6 +205,14 @@ def runs(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     value = {**_run_entry(run), "spec": run.spec, "result": run.result}
     head = console.table([*_run_lines(run), ("folder", str(run.path))])
     return Answer(value, head if run.result is None else f"{head}\n{console.describe_result(run.result)}")
+
+
+def worker(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
+    """Supervise the runs that wait, until a signal."""
+    from pgb_core.worker import serve
+
+    served = serve(get_settings().runs_dir, args.device, args.jobs, args.lock)
+    return Answer({"runs": served}, f"{served} runs supervised.")
 
 
 def _run_entry(run: store.Run) -> dict[str, Any]:
@@ -327,6 +329,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--format", choices=FORMATS, required=True, help=formats)
     sub.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
 
+    sub = command("worker", worker, "Compute the runs that wait in the runs folder, until Ctrl-C.")
+    arguments.add_worker_arguments(sub)
+
     sub = command("runs", runs, "List, show or delete the runs that the dashboard keeps.")
     sub.add_argument("action", nargs="?", choices=("list", "show", "delete"), default="list")
     sub.add_argument("id", nargs="?", help="the run to show or delete")
@@ -361,7 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.run is runs and args.action != "list" and args.id is None:
         parser.error(f"runs {args.action} needs the id of a run; 'runs list' shows them")
-    _set_up_libraries()
+    _set_up_libraries(logging.INFO if args.run is worker else logging.WARNING)
     printer = console.ProgressPrinter(sys.stderr)
     try:
         if args.run is not prune:
@@ -389,8 +394,8 @@ def _print(text: str) -> int:
     return 0
 
 
-def _set_up_libraries() -> None:
-    """Before any is loaded. They speak up from warnings on, on stderr; a run logs into its folder."""
+def _set_up_libraries(level: int) -> None:
+    """Before any is loaded. They speak up from warnings on, we from `level`, on stderr; a run logs into its folder."""
     for name, value in (
         # threads that wait must not spin: beside other work on the same cores, a run is otherwise several times slower
         ("OMP_WAIT_POLICY", "PASSIVE"),
@@ -402,7 +407,8 @@ def _set_up_libraries() -> None:
         os.environ.setdefault(name, value)
     logging.Formatter.converter = time.gmtime
     stderr = logging.StreamHandler()
-    stderr.setLevel(logging.WARNING)
+    stderr.setLevel(level)
+    logging.getLogger("pgb_core").setLevel(level)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[stderr])
 
 

@@ -112,6 +112,15 @@ def add_sweep_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--shard", metavar="I/N", help="make the I-th of N parts only, on this machine; from 1/N to N/N")
 
 
+def add_worker_arguments(sub: argparse.ArgumentParser) -> None:
+    """What a worker is told."""
+    sub.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where to compute runs that leave it open (default: auto)"
+    )
+    sub.add_argument("--jobs", type=positive, help="runs at once (default: PGB_MAX_RUNNING_JOBS)")
+    sub.add_argument("--lock", type=int, help=argparse.SUPPRESS)  # by embedded.attend
+
+
 def add_device(sub: argparse.ArgumentParser) -> None:
     """Where to compute."""
     sub.add_argument("--device", choices=DEVICES, default="auto", help="where to compute (default: auto)")

@@ -8,7 +8,10 @@ import re
 
 _OS_ERROR = re.compile(r"\(os error ([0-9]+)\)")
 """What libraries written in Rust, which save tensors and tokenizers, say of an error of the system."""
-_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|could not create a (primitive|memory)",  # oneDNN's
+    re.IGNORECASE,
+)
 
 
 class PGBError(Exception):

@@ -6,6 +6,7 @@ what counts is their ratio, beside the ratio of their FLOPs, which no execution 
 
 from __future__ import annotations
 
+import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 
 from pgb_core import cache, checkpoints
 from pgb_core.architectures import input_names, max_length
+from pgb_core.cache import locked
 from pgb_core.errors import SpecError
 from pgb_core.evaluation import choose_device, cpu_threads, device_name, flops, load_any
 from pgb_core.progress import Step, part, silent
+from pgb_core.settings import get_settings
 
 ROUNDS = 15
 FEWEST_ROUNDS = 5
@@ -95,11 +98,19 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Milliseconds of one forward pass of each model, one value per round.
 
-    Each is warmed up, then all take turns, so that whatever else the machine does hits all of them. CUDA is waited for.
+    Each is warmed up, then all take turns, so that whatever else the machine does hits all of them. CUDA is waited for,
+    and so is a measurement of another process: they would disturb each other.
 
     Args:
         inputs: by the names of `forwards`.
     """
+    with locked(get_settings().cache_dir, f"latency-{platform.node()}", step, "waiting for another measurement"):
+        return _take_turns(forwards, inputs, threads, rounds, step)
+
+
+def _take_turns(
+    forwards: Mapping[str, Forward], inputs: Mapping[str, dict[str, Tensor]], threads: int, rounds: int, step: Step
+) -> dict[str, list[float]]:
     from torch.utils.benchmark import Timer
 
     timers = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pgb_core import hub
-from pgb_core.jobs import prune_arguments
+from pgb_core.commands import prune_arguments
 from pgb_core.spec import PruneSpec
 
 OUT = "runs/again"

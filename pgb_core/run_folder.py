@@ -1,7 +1,7 @@
 """One run's folder: what lies in it, how it is written and read.
 
     spec.json  status.json  result.json  options.json  layout.json  layout.safetensors  importance.safetensors
-    model/     log.txt      label.json   answers.safetensors   cancel
+    model/     log.txt      label.json   answers.safetensors   cancel   ticket.json
 
 Everything is written atomically (a new file, then a rename), so a reader in another process never sees half a file,
 and every change of a run moves its folder's time of change. `pgb_core.store` is about all runs of a server.
@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pgb_core import demo_mode
+from pgb_core import demo_mode, tickets
 from pgb_core.errors import RunError, explain
 from pgb_core.files import read_json, write_json
 from pgb_core.label import Label
-from pgb_core.status import Job, Status, alive, this_process
+from pgb_core.status import Job, Status, alive, this_process, why_gone
 
 SCHEMA = 1
 _CANCEL = "cancel"
@@ -144,6 +144,12 @@ def write_last_status(path: Path, status: Status) -> None:
             file.truncate()
 
 
+def beat(path: Path) -> None:
+    """Say that the process of run folder `path` lives, for those on other machines; a folder that is gone is let be."""
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(path / "status.json")
+
+
 def request_cancel(path: Path) -> None:
     """Leave the note that asks run folder `path` to stop; see `pgb_core.jobs` for who reads it.
 
@@ -198,16 +204,26 @@ def read_status(path: Path) -> Status:
         RunError: status.json is missing or damaged.
     """
     status = recorded_status(path)
-    if not status.active or alive(status):
+    if not status.active or _lives(path, status):
         return status
     status = recorded_status(path)  # the process may have written its last word after the first look, then ended
     if not status.active:
         return status
     if cancel_requested(path):
         return replace(status, state="cancelled", finished=status.updated, message="Cancelled.")
-    never = "The run's process never started; start the run again."
-    message = never if status.pid is None else "The run's process ended without a result; see its log."
-    return replace(status, state="failed", finished=status.updated, message=message)
+    return replace(status, state="failed", finished=status.updated, message=why_gone(status))
+
+
+def _lives(path: Path, status: Status) -> bool:
+    """Whether the process of an active run lives, or at least the worker that will say how it ended."""
+    try:
+        beat = (path / "status.json").stat().st_mtime
+    except FileNotFoundError:
+        beat = 0.0
+    if alive(status, beat):
+        return True
+    ticket = tickets.read(path)
+    return ticket is not None and ticket.supervised
 
 
 def read_run(path: Path) -> Run:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pgb"
 
 
-def _setting(default: Any, sentence: str, minimum: float = 0) -> Any:
+def _setting(default: Any, sentence: str, minimum: float = 0, pattern: str = "") -> Any:
     """A dataclass field with its sentence of documentation; a callable default is called anew each time."""
-    metadata = {"sentence": sentence, "minimum": minimum}
+    metadata = {"sentence": sentence, "minimum": minimum, "pattern": pattern}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -43,7 +44,9 @@ class Settings:
     quota_gigabytes: float = _setting(
         0.0, "Disk space for runs, in GB; when it is used up the oldest go that are not pinned; 0: no quota."
     )
-    max_running_jobs: int = _setting(1, "Runs that compute at once; further ones wait their turn.", minimum=1)
+    max_running_jobs: int = _setting(
+        1, "Runs that one worker computes at once; further ones wait their turn.", minimum=1
+    )
     max_queued_jobs: int = _setting(20, "Runs that may wait; one more is refused.")
     max_parameters: int = _setting(400_000_000, "Largest checkpoint that is loaded, in parameters.")
     max_calibration_samples: int = _setting(8192, "Most calibration samples a run may ask for.")
@@ -64,6 +67,19 @@ class Settings:
     )
     show_samples: int = _setting(1, "Whether the sample runs that are shipped are listed: 1 lists them, 0 hides them.")
     threads: int = _setting(0, "CPU threads of a run; 0 takes all cores.")
+    queue: str = _setting(
+        "",
+        "Where runs wait: empty for a queue in the runs folder with a worker that the app starts, or "
+        "redis://host:port/db with workers on any number of machines.",
+        pattern=r"(rediss?|unix)://.+",
+    )
+    cancel: str = _setting(
+        "anyone",
+        "Who may cancel a run: anyone, or only its owner, the session that started it.",
+        pattern="anyone|owner",
+    )
+    max_session_runs: int = _setting(1, "Runs that one session may have waiting or running; 0 sets no limit.")
+    max_run_hours: float = _setting(24.0, "Longest time that a run, or a sweep as a whole, may compute, in hours.")
 
     @property
     def uploads_dir(self) -> Path:
@@ -82,13 +98,17 @@ def get_settings() -> Settings:
         name = f"PGB_{item.name.upper()}"
         text = os.environ.get(name)
         if text:
-            values[item.name] = _parse(name, text, str(item.type), item.metadata["minimum"])
+            values[item.name] = _parse(name, text, str(item.type), **item.metadata)
     return Settings(**values)
 
 
-def _parse(name: str, text: str, kind: str, minimum: float) -> Path | int | float:
+def _parse(name: str, text: str, kind: str, *, minimum: float, pattern: str, sentence: str) -> Path | str | int | float:
     if kind == "Path":
         return Path(text).expanduser().resolve()
+    if kind == "str":
+        if re.fullmatch(pattern, text) is None:  # the text is not repeated: a URL may have a password in it
+            raise SpecError(f"{name} is not what it may be: {sentence[0].lower()}{sentence[1:]}")
+        return text
     wanted = "a whole number" if kind == "int" else "a number"
     try:
         value = int(text) if kind == "int" else float(text)

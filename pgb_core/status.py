@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import platform
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -13,6 +17,10 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 Job = Literal["prune", "score", "sweep", "finetune"]
 """What is done: prune a checkpoint, only score it for the What if page, prune it many times, or train it first."""
 FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
+BEAT_SECONDS = 10.0
+"""How often a process says that it lives, by the time of its status file: other machines cannot see it."""
+LOST_SECONDS = 120.0
+"""Without a sign for so long, a process of another machine counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,20 @@ class Status:
     pid_created: float | None = None
     """Start time of process `pid`, so that a recycled process number is not taken for the run."""
     job: Job = "prune"
+    host: str = ""
+    """Where process `pid` is, as `here()` says; empty of a run from before there were several machines: here."""
 
     @property
     def active(self) -> bool:
         return self.state not in FINISHED
+
+
+@functools.cache
+def here() -> str:
+    """This machine, or this container: processes of another one cannot be seen from here."""
+    with contextlib.suppress(OSError):
+        return f"{platform.node()} {Path('/proc/self/ns/pid').readlink()}"
+    return platform.node()
 
 
 def this_process(status: Status) -> Status:
@@ -44,24 +62,45 @@ def this_process(status: Status) -> Status:
 
 
 def owned_by(status: Status, pid: int) -> Status:
-    """`status` owned by process `pid`, which exists."""
-    return replace(status, pid=pid, pid_created=psutil.Process(pid).create_time())
+    """`status` owned by process `pid`, which exists on this machine."""
+    return replace(status, pid=pid, pid_created=psutil.Process(pid).create_time(), host=here())
 
 
-def alive(status: Status) -> bool:
-    """Whether the process of an active run is there, or may still come."""
-    if status.pid is None:  # queued a moment ago, its process is just starting
-        return time.time() - status.created < 60
+def alive(status: Status, beat: float) -> bool:
+    """Whether the process of an active run is there, or may still come.
+
+    Args:
+        beat: when the run's status file was last written or touched, in seconds since the epoch.
+    """
+    if status.state == "queued":  # what waits needs no process
+        return True
+    if status.host not in ("", here()):
+        return time.time() - beat < LOST_SECONDS
     return find_process(status) is not None
 
 
-def find_process(status: Status) -> psutil.Process | None:
-    """The living process that owns `status`; None when there is none, or only its number was given to another."""
+def why_gone(status: Status) -> str:
+    """What is said of an active run whose process is not alive any more."""
+    if status.host not in ("", here()):
+        machine = status.host.partition(" ")[0]
+        return f"Machine {machine} gave no sign of this run for {LOST_SECONDS:.0f} s; start the run again."
     if status.pid is None:
+        return "The run's process never started; start the run again."
+    return "The run's process ended without a result; see its log."
+
+
+def find_process(status: Status) -> psutil.Process | None:
+    """The living process of this machine that owns `status`; None when it is gone, or its number is another's now."""
+    return None if status.host not in ("", here()) else living(status.pid, status.pid_created)
+
+
+def living(pid: int | None, created: float | None) -> psutil.Process | None:
+    """The process of this machine with number `pid`, if it was started at `created` and is no zombie."""
+    if pid is None:
         return None
     try:
-        process = psutil.Process(status.pid)
-        same = abs(process.create_time() - (status.pid_created or 0.0)) < 1.0
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - (created or 0.0)) < 1.0
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None

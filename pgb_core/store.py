@@ -24,6 +24,7 @@ from pgb_core.label import Label
 from pgb_core.run_folder import (
     SCHEMA,
     Run,
+    beat,
     cancel_requested,
     claim,
     discard_results,
@@ -51,6 +52,7 @@ __all__ = [
     "Run",
     "State",
     "Status",
+    "beat",
     "cancel_requested",
     "claim",
     "delete_run",

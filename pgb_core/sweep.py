@@ -30,7 +30,7 @@ from pgb_core.sweep_spec import Point, Sweep, SweepSpec, write_sweep
 log = logging.getLogger(__name__)
 
 Guard = Callable[[Path], AbstractContextManager[object]]
-"""What is entered while a point is made, given its run folder: `jobs.cancellable` lets each be cancelled by itself."""
+"""What is entered while a point is made, given its run folder: `ending.cancellable` lets each be cancelled alone."""
 _STATUS_SECONDS = 0.3
 
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pgb_core import demo_mode
+from pgb_core.commands import child_environment
 from pgb_core.errors import RunError
-from pgb_core.jobs import child_environment
 
 COMMAND = (sys.executable, "-m", "pgb_core.trial_worker")
 MAX_CHARACTERS = 2000

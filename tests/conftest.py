@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +25,19 @@ hypothesis_settings.register_profile("pgb", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("pgb")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: python -m benchmarks.faults, or --long"))
+
+
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs, models and caches of a test go to folders of its own; no setting of the caller's shell leaks in."""
     for name in [name for name in os.environ if name.startswith("PGB_")]:
         monkeypatch.delenv(name)
@@ -35,6 +48,10 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("PGB_THREADS", "1")
     monkeypatch.setenv("PGB_SHOW_SAMPLES", "0")  # a server without runs is one, unless a test is about the samples
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield
+    if (base / "runs" / ".queue").exists():  # a worker without its folder ends, and kills its runs
+        (base / "runs").rename(base / "gone")
+        shutil.rmtree(base / "gone", ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

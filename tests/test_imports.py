@@ -15,6 +15,9 @@ import pgb_core
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = (
     "jobs",
+    "commands",
+    "embedded",
+    "worker",
     "store",
     "spec",
     "settings",

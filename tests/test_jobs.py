@@ -1,4 +1,4 @@
-"""Background runs, with real processes: turns, cancellation, and a status that tells the truth whatever happens."""
+"""Background runs, with real processes: turns, limits, cancellation, and a status that tells the truth."""
 
 from __future__ import annotations
 
@@ -9,84 +9,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pgb_core import JobCancelled, JobRejected, PruneSpec, jobs, store
-from pgb_core.__main__ import make_parser, spec_from
+from pgb_core import JobCancelled, JobRejected, PruneSpec, RunError, embedded, jobs, store, tickets
 from pgb_core.settings import get_settings
 from pgb_core.sweep_spec import SweepSpec
+from tests import stand_in
+from tests.watching import ROOT, behaving, computes, ends, half_written, names, submit, wait_for, wait_until_gone
 
 SPEC = PruneSpec("demo", "bbc-news", 0.5)
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def behaving(behavior: str) -> jobs.CommandBuilder:
-    return lambda spec, run_dir: [sys.executable, "-m", "tests.stand_in", str(run_dir), behavior]
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
-    """Submits a run that behaves as told and returns its folder; what still lives at the end is killed."""
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Submits a run that behaves as told and returns its folder."""
     monkeypatch.chdir(ROOT)
-    runs_dir = get_settings().runs_dir
-
-    yield lambda behavior: runs_dir / jobs.submit(SPEC, behaving(behavior))
-
-    for path, status in store.list_active(runs_dir):
-        process = store.find_process(status)
-        if process is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        wait_for(path, lambda status: not status.active)
-
-
-def wait_for(run_dir: Path, condition: Callable[[store.Status], bool], seconds: float = 20.0) -> store.Status:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        status = store.read_status(run_dir)
-        if condition(status):
-            return status
-        time.sleep(0.02)
-    raise AssertionError(f"still {store.read_status(run_dir)} after {seconds} s")
-
-
-def computes(run_dir: Path) -> store.Status:
-    status = wait_for(run_dir, lambda status: status.state == "running")
-    deadline = time.monotonic() + 5
-    while not (run_dir / "began").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return status
-
-
-def ends(run_dir: Path) -> store.Status:
-    return wait_for(run_dir, lambda status: not status.active)
-
-
-def wait_until_gone(status: store.Status) -> bool:
-    deadline = time.monotonic() + 5
-    while store.find_process(status) is not None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return store.find_process(status) is None
-
-
-def half_written(run_dir: Path) -> None:
-    """What a run that is saving has in its folder."""
-    for name in ("model", ".model"):
-        (run_dir / name).mkdir()
-        (run_dir / name / "model.safetensors").touch()
-    (run_dir / "layout.safetensors").touch()
-
-
-def names(run_dir: Path) -> set[str]:
-    return {path.name for path in run_dir.iterdir()} - {"began", "cancel"}
+    monkeypatch.setattr(embedded, "COMMAND", stand_in.WORKER)
+    return submit
 
 
 def test_a_run_that_is_killed_by_a_cancel_leaves_nothing_half_written(
@@ -98,19 +42,17 @@ def test_a_run_that_is_killed_by_a_cancel_leaves_nothing_half_written(
     half_written(run_dir)
     jobs.cancel(run_dir)
     assert store.read_status(run_dir).state == "cancelled"
-    assert names(run_dir) == {"spec.json", "status.json", "log.txt"}
+    assert names(run_dir) == {"spec.json", "status.json", "ticket.json", "log.txt"}
 
 
-def test_the_next_run_clears_up_after_one_that_was_killed(start: Callable[[str], Path]) -> None:
+def test_what_a_killed_run_left_half_written_is_cleared_away(start: Callable[[str], Path]) -> None:
     run_dir = start("long")
     status = computes(run_dir)
     half_written(run_dir)
     assert status.pid is not None
     os.kill(status.pid, signal.SIGKILL)
-    wait_until_gone(status)
-    ends(start("0.1"))
-    assert store.recorded_status(run_dir).state == "failed"
-    assert names(run_dir) == {"spec.json", "status.json", "log.txt"}
+    assert ends(run_dir).state == "failed"
+    assert names(run_dir) == {"spec.json", "status.json", "ticket.json", "log.txt"}
 
 
 # --- the life of a run ---------------------------------------------------------------------------------------------
@@ -118,30 +60,30 @@ def test_the_next_run_clears_up_after_one_that_was_killed(start: Callable[[str],
 
 def test_a_run_is_listed_at_once_then_runs_then_is_done(start: Callable[[str], Path]) -> None:
     run_dir = start("wait")
-    assert store.read_json(run_dir / "spec.json") == SPEC.to_dict()
+    assert store.read_json(run_dir / "spec.json") == behaving("wait").to_dict()
     first = store.read_status(run_dir)
-    assert first.state in ("queued", "running")
-    assert first.pid is not None
+    assert (first.state, first.pid) in [("queued", None), ("running", first.pid)]
 
     running = computes(run_dir)
-    assert running.pid == first.pid
     assert running.created == first.created <= (running.started or 0)
+    with pytest.raises(RunError, match=r"is not done within 0.1 s"):
+        jobs.result(run_dir, 0.1)
 
     (run_dir / "go").touch()
-    done = ends(run_dir)
-    assert done.state == "done"
-    assert done.created == first.created
+    assert jobs.result(run_dir, 20) == {"behavior": "wait"}
+    assert store.read_status(run_dir).created == first.created
 
 
 def test_a_run_is_detached_and_its_output_is_in_its_log(start: Callable[[str], Path]) -> None:
-    run_dir = start("crash")
-    pid = store.recorded_status(run_dir).pid
+    run_dir = start("wait")
+    pid = computes(run_dir).pid
     assert pid is not None
-    with contextlib.suppress(ProcessLookupError):  # unless it has ended already
-        assert os.getsid(pid) == pid != os.getsid(0)
-    status = ends(run_dir)
-    assert status.state == "failed"
-    assert status.message == "An unexpected error ended the run (ValueError); see its log."
+    assert os.getsid(pid) == pid != os.getsid(0)
+    (run_dir / "go").touch()
+    run_dir = start("crash")
+    with pytest.raises(RunError, match=r"An unexpected error ended the run \(ValueError\); see its log"):
+        jobs.result(run_dir, 20)
+    status = store.read_status(run_dir)
     assert status.finished is not None
     assert wait_until_gone(status)
     assert "ValueError: a fault of the program" in store.log_file(run_dir).read_text()
@@ -153,43 +95,43 @@ def test_a_full_disk_is_told_in_one_line(start: Callable[[str], Path]) -> None:
     assert status.message.endswith("model: No space left on device; free some space and try again.")
 
 
-def test_a_run_that_ends_before_its_turn_is_failed_at_once(start: Callable[[str], Path]) -> None:
-    run_dir = start("early-crash")
-    status = ends(run_dir)
-    assert status.state == "failed"
-    assert "see its log" in status.message
-    assert "ended before its turn" in store.log_file(run_dir).read_text()
-
-
-def test_a_killed_run_is_failed_and_the_next_one_gets_its_turn(start: Callable[[str], Path]) -> None:
-    killed, after = start("long"), start("0")
-    pid = computes(killed).pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    status = ends(killed)
-    assert status.state == "failed"
-    assert status.message == "The run's process ended without a result; see its log."
+def test_a_run_that_has_no_memory_left_says_so(start: Callable[[str], Path]) -> None:
+    limited, killed, after = start("memory"), start("killed"), start("0")
+    assert ends(limited).message.startswith("Not enough memory; take a smaller checkpoint")
+    assert ends(killed).message.startswith(
+        "The run's process was killed. If nobody did that, the machine had no memory"
+    )
     assert ends(after).state == "done"
 
 
+def test_a_run_that_ends_before_it_begins_is_failed_at_once(start: Callable[[str], Path]) -> None:
+    run_dir = start("early-crash")
+    status = ends(run_dir)
+    assert status.state == "failed"
+    assert status.message == "The run's process ended without a result (exit code 1); see its log."
+    assert "ended before it began" in store.log_file(run_dir).read_text()
+
+
 def test_no_zombie_is_left(start: Callable[[str], Path]) -> None:
-    run_dir = start("0")
-    pid = store.recorded_status(run_dir).pid
-    assert pid is not None
+    run_dir = start("0.3")
+    status = wait_for(run_dir, lambda status: status.pid is not None)
     ends(run_dir)
+    assert wait_until_gone(status)
     deadline = time.monotonic() + 5
-    while psutil.pid_exists(pid):
+    while psutil.pid_exists(status.pid):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_a_run_outlives_the_process_that_submitted_it(start: Callable[[str], Path]) -> None:
-    code = "from tests.test_jobs import *; print(jobs.submit(SPEC, behaving('wait')))"
+def test_a_run_outlives_the_process_that_submitted_it_and_so_does_one_that_waits(start: Callable[[str], Path]) -> None:
+    code = "from tests.watching import *; from tests import stand_in; embedded.COMMAND = stand_in.WORKER; "
+    code += "print(submit('wait').name, submit('0').name)"
     server = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    run_dir = get_settings().runs_dir / server.stdout.strip()
-    computes(run_dir)
-    (run_dir / "go").touch()
-    assert ends(run_dir).state == "done"
+    first, second = (get_settings().runs_dir / name for name in server.stdout.split())
+    computes(first)
+    (first / "go").touch()
+    assert ends(first).state == "done"
+    assert ends(second).state == "done"
 
 
 # --- turns ---------------------------------------------------------------------------------------------------------
@@ -209,8 +151,7 @@ def test_the_waiting_are_told_how_many_are_before_them(start: Callable[[str], Pa
     first, second, third = start("wait"), start("0"), start("0")
     computes(first)
     assert [jobs.queue_position(path) for path in (first, second, third)] == [0, 1, 2]
-    assert wait_for(second, lambda s: "waiting" in s.message).message == "waiting: 1 run before this one"
-    assert wait_for(third, lambda s: "waiting" in s.message).message == "waiting: 2 runs before this one"
+    assert [store.read_status(path).state for path in (second, third)] == ["queued", "queued"]
     (first / "go").touch()
     assert ends(third).state == "done"
     assert jobs.queue_position(third) == 0
@@ -223,7 +164,7 @@ def test_two_may_run_at_once_when_the_server_says_so(
     first, second, third = start("wait"), start("wait"), start("0")
     computes(first)
     computes(second)
-    assert wait_for(third, lambda s: "waiting" in s.message).state == "queued"
+    assert store.read_status(third).state == "queued"
     (second / "go").touch()
     assert ends(third).state == "done"
     assert store.read_status(first).state == "running"
@@ -235,7 +176,7 @@ def test_one_run_too_many_is_refused_and_leaves_nothing(
     monkeypatch.setenv("PGB_MAX_QUEUED_JOBS", "1")
     running, waiting = start("long"), start("0")
     before = set(get_settings().runs_dir.iterdir())
-    with pytest.raises(JobRejected, match="1 runs are waiting already; try again when one has ended, or cancel one"):
+    with pytest.raises(JobRejected, match=r"As many .* as may \(PGB_MAX_QUEUED_JOBS=1\); try again when one"):
         start("0")
     assert set(get_settings().runs_dir.iterdir()) == before
     jobs.cancel(running)
@@ -266,18 +207,41 @@ def test_the_limit_holds_for_many_who_submit_at_once(
     assert len(store.list_active(get_settings().runs_dir)) == 3
 
 
-def test_a_process_that_cannot_be_started_is_a_rejection_in_one_line() -> None:
-    with pytest.raises(JobRejected, match=r"The run cannot be started: .*no-such-program.*No such file or directory"):
-        jobs.submit(SPEC, lambda spec, run_dir: ["/no-such-program"])
-    assert store.list_runs(get_settings().runs_dir) == []
-    assert not [path for path in get_settings().runs_dir.iterdir() if path.is_dir()]
+def test_a_process_that_cannot_be_started_is_a_failure_in_one_line(start: Callable[[str], Path]) -> None:
+    run_dir = start("no-program")
+    with pytest.raises(RunError, match=r"The run cannot be started: .*no-such-program.*No such file or directory"):
+        jobs.result(run_dir, 20)
 
 
 def test_a_runs_folder_that_cannot_be_made_is_a_rejection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PGB_RUNS_DIR", str(tmp_path / "file" / "runs"))
     with pytest.raises(JobRejected, match="Not a directory"):
-        jobs.submit(SPEC, behaving("0"))
+        jobs.submit(SPEC)
+
+
+def test_a_session_has_one_run_at_a_time(start: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    runs_dir = get_settings().runs_dir
+    first = runs_dir / jobs.submit(behaving("wait"), session="mine")
+    with pytest.raises(
+        JobRejected, match=r"You have a run .*\(PGB_MAX_SESSION_RUNS=1\); wait for its end, or cancel it"
+    ):
+        jobs.submit_sweep(SweepSpec(SPEC, (0.5,)), session="mine")
+    other = runs_dir / jobs.submit(behaving("0"), session="another's")
+    (first / "go").touch()
+    ends(other)
+    again = runs_dir / jobs.submit(behaving("wait"), session="mine")
+    monkeypatch.setenv("PGB_MAX_SESSION_RUNS", "0")
+    (again / "go").touch()
+    assert ends(runs_dir / jobs.submit(behaving("0"), session="mine")).state == "done"
+
+
+def test_a_run_that_takes_too_long_is_ended(start: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGB_MAX_RUN_HOURS", "0.0005")
+    too_long, after = start("long"), start("0")
+    assert ends(too_long).message.startswith("It took longer than 0.0005 hours (PGB_MAX_RUN_HOURS)")
+    assert ends(after).state == "done"
 
 
 # --- cancellation --------------------------------------------------------------------------------------------------
@@ -298,12 +262,11 @@ def test_cancel_while_running(start: Callable[[str], Path]) -> None:
 def test_cancel_while_queued_leaves_the_running_one_alone(start: Callable[[str], Path]) -> None:
     running, queued, last = start("wait"), start("0"), start("0")
     computes(running)
-    wait_for(queued, lambda s: "waiting" in s.message)
     jobs.cancel(queued)
     assert store.read_status(queued).state == "cancelled"
     assert not (queued / "began").exists()
     assert store.read_status(running).state == "running"
-    wait_for(last, lambda s: s.message == "waiting: 1 run before this one")
+    assert jobs.queue_position(last) == 1
     (running / "go").touch()
     assert ends(last).state == "done"
 
@@ -346,10 +309,9 @@ def test_cancel_kills_what_the_run_started_itself(
     start: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGB_CANCEL_GRACE_SECONDS", "0.3")
-    script = 'trap "" TERM; sleep 61 & echo $! > "$0/child"; wait'
-    run_dir = get_settings().runs_dir / jobs.submit(SPEC, lambda spec, path: ["sh", "-c", script, str(path)])
-    deadline = time.monotonic() + 5
-    while not (run_dir / "child").exists() or not (run_dir / "child").read_text().strip():
+    run_dir = start("family")
+    deadline = time.monotonic() + 20
+    while not (run_dir / "child").exists() or not (run_dir / "child").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     child = psutil.Process(int((run_dir / "child").read_text()))
@@ -380,51 +342,6 @@ def test_cancel_never_kills_a_process_that_got_the_number_of_an_ended_run(tmp_pa
         stranger.wait()
 
 
-# --- inside the run ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_become_one_exception_and_the_handlers_come_back(tmp_path: Path, number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    unwound = False
-    with pytest.raises(JobCancelled), jobs.cancellable(tmp_path):
-        try:
-            os.kill(os.getpid(), number)
-            time.sleep(10)
-        finally:
-            os.kill(os.getpid(), number)  # a second one must not disturb the unwinding
-            unwound = True
-    assert unwound
-    assert signal.getsignal(number) is before
-
-
-def test_a_note_wakes_a_sleeping_main_thread(tmp_path: Path) -> None:
-    began = time.monotonic()
-    with pytest.raises(JobCancelled), jobs.cancellable(tmp_path):
-        store.request_cancel(tmp_path)
-        time.sleep(30)
-    assert time.monotonic() - began < 2
-
-
-def test_settle_writes_only_for_its_own_run_and_only_once(tmp_path: Path) -> None:
-    store.write_status(tmp_path, store.Status(state="running", pid=1))
-    jobs.settle(tmp_path, JobCancelled("stop"))
-    assert store.recorded_status(tmp_path).state == "running"  # another process's
-
-    store.write_status(tmp_path, store.this_process(store.Status(state="running")))
-    jobs.settle(tmp_path, JobCancelled("stop"))
-    assert store.read_status(tmp_path).state == "cancelled"
-    jobs.settle(tmp_path, ValueError("later"))
-    assert store.read_status(tmp_path).message == "stop"
-
-    jobs.settle(tmp_path / "missing", ValueError("no run at all"))
-
-
-# --- the command line of a run -------------------------------------------------------------------------------------
-
-texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip)
-
-
 def test_a_sweep_and_its_point_take_one_turn(start: Callable[[str], Path]) -> None:
     sweep = start("wait")
     computes(sweep)
@@ -436,44 +353,54 @@ def test_a_sweep_and_its_point_take_one_turn(start: Callable[[str], Path]) -> No
     assert ends(other).state == "done"
 
 
-def test_a_sweep_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "sweep_command", lambda spec, folder: ["/no-such-program"])
-    with pytest.raises(JobRejected, match="cannot be started"):
+def test_a_run_that_cannot_be_prepared_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(jobs, "write_sweep", full)
+    with pytest.raises(JobRejected, match="cannot be started: No space left on device; free some space"):
         jobs.submit_sweep(SweepSpec(SPEC, (0.5,)))
     assert store.folders(get_settings().runs_dir) == []
 
 
-specs = st.builds(
-    PruneSpec,
-    checkpoint=texts,
-    task=st.sampled_from(["bbc-news", "sst2", "qnli"]),
-    sparsity=st.floats(0, 1, exclude_max=True),
-    method=st.sampled_from(["pgb", "structured"]),
-    importance=st.sampled_from(["compensated", "fisher"]),
-    recover_epochs=st.integers(0, 20),
-    seed=st.integers(0, 2**31 - 1),
-    device=st.sampled_from(["auto", "cpu", "cuda"]),
-    calibration_samples=st.integers(8, 8192),
-    eval_samples=st.none() | st.integers(1, 10**6),
-    max_length=st.none() | st.integers(8, 512),
-    latency=st.booleans(),
-    latency_grid=st.booleans(),
-    budget=st.sampled_from(["weights", "flops"]),
-    min_groups=st.none() | st.integers(2, 4),
-    max_groups=st.none() | st.integers(4, 12),
-    pins=st.lists(st.sampled_from(["0.attention", "3.feed_forward:64"])).map(tuple),
-)
+# --- who may cancel ------------------------------------------------------------------------------------------------
 
 
-@given(specs | specs.flatmap(lambda s: st.builds(replace, st.just(s), task=st.just("csv"), train_file=texts)))
-def test_the_child_gets_the_very_spec_that_was_submitted(spec: PruneSpec) -> None:
-    arguments = jobs.prune_command(spec, Path("/runs/a folder"))[3:]
-    args = make_parser().parse_args(arguments)
-    assert spec_from(args) == spec
-    assert args.queued
-    assert args.out == Path("/runs/a folder")
+def test_only_the_session_that_started_a_run_may_cancel_it_where_the_server_says_so(
+    start: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGB_CANCEL", "owner")
+    run_dir = get_settings().runs_dir / jobs.submit(behaving("long"), session="secret")
+    computes(run_dir)
+    for session in (None, "", "guess", tickets.digest("secret")):
+        assert not jobs.may_cancel(run_dir, session)
+        with pytest.raises(JobRejected, match="Only the session that started this run may cancel it"):
+            jobs.cancel(run_dir, session=session)
+    assert not store.cancel_requested(run_dir)
+    assert not any(b"secret" in path.read_bytes() for path in run_dir.iterdir())
+    assert jobs.may_cancel(run_dir, "secret")
+    jobs.cancel(run_dir, session="secret")
+    with pytest.raises(JobCancelled):
+        jobs.result(run_dir)
 
 
-def test_every_field_of_a_spec_has_a_flag() -> None:
-    args = make_parser().parse_args(jobs.prune_command(SPEC, Path("x"))[3:])
-    assert {item.name for item in fields(PruneSpec)} <= set(vars(args))
+def test_without_an_owner_anyone_may_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = store.new_run(get_settings().runs_dir)
+    store.write_status(run_dir, store.this_process(store.Status("running")))
+    tickets.issue(run_dir, "0" * 64)
+    assert jobs.may_cancel(run_dir, "another")
+    monkeypatch.setenv("PGB_CANCEL", "owner")
+    assert not jobs.may_cancel(run_dir, "another")
+    tickets.issue(run_dir, None)
+    assert jobs.may_cancel(run_dir)
+
+
+def test_a_point_is_the_sweep_s_owner_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGB_CANCEL", "owner")
+    sweep, point = (store.new_run(get_settings().runs_dir) for _ in range(2))
+    for path, job in ((sweep, "sweep"), (point, "prune")):
+        store.write_status(path, store.this_process(store.Status("running", job=job)))  # type: ignore[arg-type]
+    assert jobs.may_cancel(point)
+    tickets.issue(sweep, tickets.digest("secret"))
+    assert not jobs.may_cancel(point)
+    assert jobs.may_cancel(point, "secret")

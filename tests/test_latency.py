@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from itertools import groupby
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -15,6 +17,7 @@ from pgb_core.errors import SpecError
 from pgb_core.grouped import cut, install
 from pgb_core.latency import DEFAULT, GRID, Shape
 from pgb_core.layout import dropped_layout, untouched_layout
+from pgb_core.settings import get_settings
 from tests.network import Network
 
 SMALL = Shape(2, 16)
@@ -52,6 +55,19 @@ def test_models_take_turns_after_a_warm_up_and_slow_ones_get_fewer_rounds(monkey
     assert turns[-6:] == ["first", "second"] * 3
     monkeypatch.setattr(latency, "SHAPE_SECONDS", 0.0)
     assert len(latency.take_turns(forwards, {"first": {}, "second": {}}, threads=1)["first"]) == latency.FEWEST_ROUNDS
+
+
+def test_a_measurement_waits_for_one_of_another_process() -> None:
+    lock = FileLock(get_settings().cache_dir / f".latency-{platform.node()}.lock")
+    said: list[str] = []
+
+    def step(done: int, total: int, message: str = "") -> None:
+        said.append(message)
+        lock.release()
+
+    lock.acquire()
+    latency.take_turns({"model": lambda inputs: None}, {"model": {}}, threads=1, rounds=1, step=step)
+    assert said == ["waiting for another measurement", "round 1 of 1"]
 
 
 def test_the_threads_are_fixed_and_given_back() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pgb_core import RunError, store
+from pgb_core import RunError, store, tickets
 from pgb_core.label import Label
 from tests.sample_run import make_sample_run, write_running
 
@@ -113,13 +113,35 @@ def test_a_process_number_that_was_given_to_another_is_not_the_run(tmp_path: Pat
     assert store.find_process(replace(status, pid=None)) is None
 
 
-def test_a_queued_run_has_a_minute_to_get_its_process(tmp_path: Path) -> None:
+def test_a_queued_run_waits_as_long_as_it_takes(tmp_path: Path) -> None:
     path = write_running(tmp_path, state="queued", pid=None)
+    store.write_status(path, store.Status(created=time.time() - 86400))
     assert store.read_status(path).state == "queued"
-    store.write_status(path, store.Status(created=time.time() - 61))
+    store.write_status(path, store.Status("running", created=time.time() - 61))
     status = store.read_status(path)
     assert status.state == "failed"
     assert status.message == "The run's process never started; start the run again."
+
+
+def test_a_run_of_another_machine_lives_as_long_as_it_says_so(tmp_path: Path) -> None:
+    path = write_running(tmp_path, host="gpu7 pid:[1]", pid=1)
+    assert store.read_status(path).state == "running"
+    assert store.find_process(store.recorded_status(path)) is None
+    os.utime(path / "status.json", (time.time(), time.time() - 200))
+    status = store.read_status(path)
+    assert status.state == "failed"
+    assert status.message == "Machine gpu7 gave no sign of this run for 120 s; start the run again."
+    store.beat(path)
+    assert store.read_status(path).state == "running"
+
+
+def test_a_run_is_not_over_before_the_worker_that_supervises_it_says_how_it_ended(tmp_path: Path) -> None:
+    path = write_running(tmp_path, pid_created=1.0)
+    assert store.read_status(path).state == "failed"
+    tickets.take(path)
+    assert store.read_status(path).state == "running"
+    tickets.leave(path)
+    assert store.read_status(path).state == "failed"
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"state": "running", "color": "red"}', b"\xff\xfe"])

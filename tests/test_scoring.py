@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pgb_core import PruneSpec, jobs, latency_forms, latency_table, prune, scored, scoring, store
+from pgb_core import PruneSpec, commands, jobs, latency_forms, latency_table, prune, scored, scoring, store, worker
 from pgb_core import __main__ as cli
 from pgb_core.errors import CheckpointError, JobCancelled, RunError
 from pgb_core.progress import Progress
@@ -34,8 +34,7 @@ def spec(tiny_checkpoint: Path, tiny_csv: Path) -> Spec:
 
 
 def arguments(spec: Spec) -> list[str]:
-    command = jobs.score_command(spec, Path("unused"))
-    return [argument for argument in command[3:] if argument not in ("--out=unused", "--queued")]
+    return ["score", *commands.score_arguments(spec)]
 
 
 def test_a_scoring_leaves_the_record_that_a_run_leaves(spec: Spec, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,14 +90,11 @@ def test_the_latency_table_is_measured_once(
 
 def test_a_scoring_in_the_background_is_a_job_of_its_own_kind(spec: Spec) -> None:
     runs_dir = get_settings().runs_dir
-    job_id = jobs.submit(spec, jobs.score_command, "score")
-    process = store.find_process(store.recorded_status(runs_dir / job_id))
-    assert process is not None
-    process.wait(240)
+    job_id = jobs.submit(spec, "score")
+    result = jobs.result(runs_dir / job_id, 240)
     run = store.find_run(runs_dir, job_id, "score")
-    assert run.status.state == "done", store.log_file(run.path).read_text()
-    assert run.result is not None
-    assert run.result["record"] in scored.find(runs_dir)
+    assert run.result == result
+    assert result["record"] in scored.find(runs_dir)
     assert store.list_runs(runs_dir) == []  # no page that compares runs sees it
     with pytest.raises(RunError, match="There is no run"):
         store.find_run(runs_dir, job_id)
@@ -135,5 +131,5 @@ def test_folders_of_old_scorings_are_cleared_away(spec: Spec, monkeypatch: pytes
     for path in (old, run):
         values = store.read_json(path / "status.json")
         store.write_json(path / "status.json", {**values, "updated": 1.0})
-    jobs._forget_scorings(runs_dir)
+    worker.forget_scorings(runs_dir)
     assert [path.exists() for path in (old, new, run)] == [False, True, True]

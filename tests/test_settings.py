@@ -13,11 +13,12 @@ from pgb_core.settings import Settings, get_settings
 
 ROOT = Path(__file__).parent.parent
 NUMBERS = [item.name for item in fields(Settings) if item.type in ("int", "float")]
+TEXTS = {"queue": "redis://localhost:6379/0", "cancel": "owner"}
 FOLDERS = [item.name for item in fields(Settings) if item.type == "Path"]
 
 
 def test_every_setting_is_documented_in_a_sentence_and_has_a_known_type() -> None:
-    assert len(NUMBERS) + len(FOLDERS) == len(fields(Settings))
+    assert len(NUMBERS) + len(FOLDERS) + len(TEXTS) == len(fields(Settings))
     for item in fields(Settings):
         sentence = item.metadata["sentence"]
         assert sentence[0].isupper()
@@ -36,6 +37,20 @@ def test_a_wrong_number_names_its_variable(name: str, text: str, monkeypatch: py
     monkeypatch.setenv(f"PGB_{name.upper()}", text)
     with pytest.raises(SpecError, match=f"PGB_{name.upper()}='{text}' is not a .*number of at least"):
         get_settings()
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_comes_from_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"PGB_{name.upper()}", TEXTS[name])
+    assert getattr(get_settings(), name) == TEXTS[name]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_wrong_text_names_its_variable_and_is_not_repeated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"PGB_{name.upper()}", "amqp://user:password@host")
+    with pytest.raises(SpecError, match=f"PGB_{name.upper()} is not what it may be: w") as refused:
+        get_settings()
+    assert "password" not in str(refused.value)
 
 
 def test_a_server_that_could_never_run_anything_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

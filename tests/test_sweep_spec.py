@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgb_core import PruneSpec, RunError, SpecError, jobs, store, sweep_table
+from pgb_core import PruneSpec, RunError, SpecError, commands, store, sweep_table
 from pgb_core.__main__ import make_parser, sweep_from
 from pgb_core.spec import METHODS
 from pgb_core.sweep_spec import FILE, SweepSpec, find_sweep, list_sweeps, read_sweep, write_sweep
@@ -40,9 +40,8 @@ specs = st.builds(
 @settings(max_examples=25)
 @given(specs)
 def test_the_child_gets_the_very_sweep_that_was_submitted(spec: SweepSpec) -> None:
-    args = make_parser().parse_args(jobs.sweep_command(spec, Path("/runs/a folder"))[3:])
+    args = make_parser().parse_args(["sweep", *commands.sweep_arguments(spec), "--out=/runs/a folder"])
     assert sweep_from(args) == spec
-    assert args.queued
     assert SweepSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 

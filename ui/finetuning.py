@@ -13,7 +13,7 @@ from pgb_core.finetune_spec import FinetuneSpec
 from pgb_core.settings import Settings, get_settings
 from pgb_core.store import Run
 from pgb_core.tasks import TASKS
-from ui import data_file, job, sources, units, uploads, url, words
+from ui import data_file, job, session, sources, units, uploads, url, words
 from ui.devices import choose_device
 
 _KEEP: dict[str, Any] = {"persist_state": "session"}
@@ -84,13 +84,14 @@ def _start(values: dict[str, Any], files: tuple[Any, Any], name: str) -> None:
     uploads.touch(values["checkpoint"])
     try:
         train, evaluation = (uploads.stored(file) if file is not None else None for file in files)
-        job_id = jobs.submit_finetune(FinetuneSpec(**values, train_file=train, eval_file=evaluation), name)
+        spec = FinetuneSpec(**values, train_file=train, eval_file=evaluation)
+        job_id = jobs.submit_finetune(spec, name, session=session.token())
     except SpecError as error:
         st.error(f"This cannot be run: {error}")
     except (PGBError, OSError) as error:
         st.error(str(error))
     else:
-        url.write(finetune=job_id)
+        url.write(finetune=job_id, **session.proof())
         st.rerun()
 
 

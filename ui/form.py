@@ -12,7 +12,7 @@ from pgb_core.errors import PGBError, SpecError
 from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
-from ui import constraints, data_file, finetuning, labels, panel, sources, uploads, url, words
+from ui import constraints, data_file, finetuning, labels, panel, session, sources, uploads, url, words
 from ui.constraints import DEMO, UNKNOWN, Sizes
 from ui.devices import choose_device
 
@@ -247,11 +247,11 @@ def _start(values: dict[str, Any], files: tuple[Any, Any]) -> None:
     uploads.touch(values["checkpoint"])
     try:
         train, evaluation = (uploads.stored(file) if file is not None else None for file in files)
-        run_id = jobs.submit(PruneSpec(**values, train_file=train, eval_file=evaluation))
+        run_id = jobs.submit(PruneSpec(**values, train_file=train, eval_file=evaluation), session=session.token())
     except SpecError as error:
         st.error(f"This cannot be run: {error}")
     except (PGBError, OSError) as error:
         st.error(str(error))
     else:
-        url.write(run=run_id)
+        url.write(run=run_id, **session.proof())
         st.rerun()

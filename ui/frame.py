@@ -6,11 +6,13 @@ page begins with `require`, which sends such a visit through `app.py` and back, 
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import streamlit as st
 
-from pgb_core import memory
+from pgb_core import embedded, memory
+from pgb_core.settings import get_settings
 from ui import login, uploads, url
 
 PAGES = {
@@ -48,6 +50,8 @@ def run() -> None:
         st.switch_page(path(target), query_params=query)
     uploads.sweep()
     _session()
+    with contextlib.suppress(OSError):  # a folder that cannot be written has no runs to compute
+        embedded.attend(get_settings().runs_dir)
     tools = st.container(horizontal=True, horizontal_alignment="right", key="frame_tools")
     chosen.run()
     url.settle()

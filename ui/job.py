@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 
 import streamlit as st
 
-from pgb_core import jobs, store
+from pgb_core import demo_mode, jobs, store
 from pgb_core.errors import RunError
 from pgb_core.settings import get_settings
-from pgb_core.store import Job, Run, State
-from ui import units
+from pgb_core.store import Job, Run, State, Status
+from ui import session, units, words
 
 STAGES = {
     "loading": "Load",
@@ -28,6 +29,8 @@ STAGES = {
 FINETUNE_STAGES = {"loading": "Load", "training": "Fine-tune", "evaluation": "Evaluate", "saving": "Save"}
 
 LOG_LINES = 40
+_STARTING_SECONDS = 15.0
+"""After so long, what is next in turn waits for a worker of another machine, or for one at all."""
 
 
 @st.fragment(run_every=1)
@@ -44,15 +47,26 @@ def watch(run_id: str, state: State, kind: Job = "prune") -> None:
             _waiting(run)
         else:
             _running(run)
-        st.button(
-            "Cancel",
-            key="cancel",
-            icon=":material/stop_circle:",
-            on_click=_cancel,
-            args=(run,),
-            help="Stops within about two seconds; nothing half-written is left behind.",
+        cancel_button(
+            "Cancel", "cancel", run.path, "Stops within about two seconds; nothing half-written is left behind."
         )
     st.caption("You can close or reload this page: the run goes on, and this page's address finds it again.")
+
+
+def cancel_button(label: str, key: str, folder: Path, explanation: str) -> None:
+    """The button that cancels the run or sweep in `folder`, for those who may."""
+    if not jobs.may_cancel(folder, session.known()):
+        st.caption(words.OWNER_CANCELS)
+        return
+    st.button(
+        label,
+        key=key,
+        icon=":material/stop_circle:",
+        on_click=_cancel,
+        args=(folder,),
+        help=explanation,
+        disabled=demo_mode.on(),
+    )
 
 
 def ended(run: Run) -> None:
@@ -67,10 +81,16 @@ def ended(run: Run) -> None:
             st.code(log, language=None, wrap_lines=True)
 
 
+def waiting(folder: Path, status: Status) -> str:
+    """What a run or sweep that has not begun waits for."""
+    ahead = jobs.queue_position(folder)
+    if ahead:
+        return f"Waiting: {units.several(ahead, 'run')} before this one."
+    return "Starting …" if time.time() - status.created < _STARTING_SECONDS else "Waiting for a worker to be free."
+
+
 def _waiting(run: Run) -> None:
-    ahead = jobs.queue_position(run.path)
-    text = f"Waiting: {ahead} run{'s' if ahead > 1 else ''} before this one." if ahead else "Starting …"
-    st.progress(0.0, text=text)
+    st.progress(0.0, text=waiting(run.path, run.status))
 
 
 def _running(run: Run) -> None:
@@ -95,9 +115,9 @@ def _running(run: Run) -> None:
     st.caption(f"{units.percent(status.fraction, 0)} done · {gone} gone · time left: {left}")
 
 
-def _cancel(run: Run) -> None:
+def _cancel(folder: Path) -> None:
     with contextlib.suppress(RunError):  # deleted meanwhile: the page will say so
-        jobs.cancel(run.path)
+        jobs.cancel(folder, session=session.known())
 
 
 def _log(run: Run) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from pgb_core import jobs, latency_table, replan, scored
+from pgb_core import commands, latency_table, replan, scored
 from pgb_core.constraints import Constraints, Pin
 from pgb_core.latency_table import LatencyTable
 from pgb_core.replan import Market, Plan
@@ -91,7 +91,7 @@ def _prospect_at(name: str) -> Prospect:
 
 def spec_of(record: Record) -> dict[str, Any]:
     """What a spec has to say to be of the same scores."""
-    return {name: value for name in jobs.SCORE_FIELDS if (value := record.spec.get(name)) is not None}
+    return {name: value for name in commands.SCORE_FIELDS if (value := record.spec.get(name)) is not None}
 
 
 def uploads_removed(record: Record) -> bool:

@@ -13,7 +13,7 @@ from pgb_core.errors import PGBError, RunError
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
 from pgb_core.tasks import TASKS
-from ui import finetuning, job, labels, read_only, url, words
+from ui import finetuning, job, labels, read_only, session, url, words
 from ui.devices import devices
 
 NOT_A_TARGET = {"sparsity": 0.0, "method": "pgb-mixed"}
@@ -82,9 +82,9 @@ def form() -> None:
 def start(values: Mapping[str, Any]) -> None:
     """Start the scoring of what `values`, fields of a spec, describe."""
     try:
-        job_id = jobs.submit(PruneSpec(**values, **NOT_A_TARGET), jobs.score_command, "score")
+        job_id = jobs.submit(PruneSpec(**values, **NOT_A_TARGET), "score", session=session.token())
     except PGBError as error:
         st.error(str(error))
     else:
-        url.write(job=job_id)
+        url.write(job=job_id, **session.proof())
         st.rerun()

@@ -12,7 +12,7 @@ from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import METHODS, PruneSpec
 from pgb_core.sweep_spec import SweepSpec
 from pgb_core.tasks import TASKS
-from ui import finetuning, form, labels, sources, units, uploads, url, words
+from ui import finetuning, form, labels, session, sources, units, uploads, url, words
 from ui.devices import choose_device
 
 TARGETS = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96)
@@ -118,11 +118,11 @@ def _start(values: dict[str, Any], axes: dict[str, tuple[Any, ...]], files: tupl
     try:
         train, evaluation = (uploads.stored(file) if file is not None else None for file in files)
         base = PruneSpec(**values, sparsity=axes["sparsities"][0], train_file=train, eval_file=evaluation)
-        sweep_id = jobs.submit_sweep(SweepSpec(base, **axes))
+        sweep_id = jobs.submit_sweep(SweepSpec(base, **axes), session=session.token())
     except SpecError as error:
         st.error(f"This cannot be run: {error}")
     except (PGBError, OSError) as error:
         st.error(str(error))
     else:
-        url.write(sweep=sweep_id, view=None, family=None)
+        url.write(sweep=sweep_id, view=None, family=None, **session.proof())
         st.rerun()

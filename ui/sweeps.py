@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import Any
 
@@ -12,7 +11,7 @@ from pgb_core import demo_mode, jobs, store, sweep_spec, sweep_table
 from pgb_core.errors import PGBError, RunError
 from pgb_core.settings import get_settings
 from pgb_core.sweep_spec import Sweep
-from ui import charts, job, units, url, words
+from ui import charts, job, session, units, url, words
 
 STATES = {"queued": "Waiting", "running": "Running", "done": "Done", "failed": "Failed", "cancelled": "Cancelled"}
 
@@ -52,24 +51,18 @@ def _watch(sweep_id: str, state: store.State, done: int) -> None:
         st.rerun()
     with st.container(border=True):
         if status.state == "queued":
-            ahead = jobs.queue_position(sweep.path)
-            st.progress(
-                0.0, text=f"Waiting: {units.several(ahead, 'run')} before this sweep." if ahead else "Starting …"
-            )
+            st.progress(0.0, text=job.waiting(sweep.path, status))
         else:
             stage = job.STAGES.get(status.stage, "Starting")
             st.progress(min(1.0, max(0.0, status.fraction)), text=f"**Sweep** · {stage} · {status.message}")
             left = "not known yet" if status.eta_seconds is None else f"about {units.seconds(status.eta_seconds)}"
             gone = units.seconds(time.time() - (status.started or status.created))
             st.caption(f"{done} of {units.several(len(sweep.points), 'point')} done · {gone} gone · time left: {left}")
-        st.button(
+        job.cancel_button(
             "Cancel the sweep",
-            disabled=demo_mode.on(),
-            key="cancel_sweep",
-            icon=":material/stop_circle:",
-            on_click=_cancel,
-            args=(sweep,),
-            help="Stops within about two seconds. Finished points stay; you can go on later.",
+            "cancel_sweep",
+            sweep.path,
+            "Stops within about two seconds. Finished points stay; you can go on later.",
         )
     st.caption("You can close or reload this page: the sweep goes on, and points appear here as they are finished.")
 
@@ -135,14 +128,9 @@ def _points(sweep: Sweep) -> None:
         charts.pick_table(rows, columns, key="sweep_points", alt="Points", selected=None, on_pick=open_run)
 
 
-def _cancel(sweep: Sweep) -> None:
-    with contextlib.suppress(RunError):  # deleted meanwhile: the page will say so
-        jobs.cancel(sweep.path)
-
-
 def _resume(sweep: Sweep) -> None:
     try:
-        jobs.resume_sweep(sweep)
+        jobs.resume_sweep(sweep, session=session.token())
     except PGBError as error:
         st.session_state["sweep_error"] = str(error)
-    url.write(sweep=sweep.id)
+    url.write(sweep=sweep.id, **session.proof())

@@ -9,6 +9,8 @@ from urllib.parse import urlencode
 import streamlit as st
 
 _PENDING = "url_pending"
+PRIVATE = "key"
+"""The query key that is for the session alone, see `ui.session`."""
 
 
 def write(**values: str | None) -> None:
@@ -40,8 +42,8 @@ def _taken() -> dict[str, str]:
 
 
 def here() -> str:
-    """The whole address of what the page shows."""
-    query = urlencode(current())
+    """The whole address of what the page shows, to be given to others."""
+    query = urlencode({name: value for name, value in current().items() if name != PRIVATE})
     return f"{st.context.url or ''}{'?' if query else ''}{query}"
 
 

@@ -331,3 +331,4 @@ LEARNING_RATE = (
     "Peak of the learning rate; automatic takes what suits the size: 5e-5 for small encoders, 3e-5 for base size."
 )
 CHECKPOINT_NAME = "Its folder in the server's models folder; everybody who reaches this server sees it there."
+OWNER_CANCELS = "Only the session that started this may cancel it."

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ ARGUMENTS = [
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """Address of a server that nobody has visited yet; it serves the folders of the PGB_* variables."""
+    with started_server(tmp_path) as (address, _):
+        yield address
+
+
+@contextmanager
+def started_server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Address and process of such a server, on a port of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -45,7 +53,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         try:
             address = f"http://127.0.0.1:{port}"
             _wait_for(f"{address}/_stcore/health", process)
-            yield address
+            yield address, process
         finally:
             process.terminate()
             process.wait(10)

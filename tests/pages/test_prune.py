@@ -14,7 +14,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from pgb_core import demo, jobs, store
+from pgb_core import demo, jobs, store, tickets
 from pgb_core.corpora import CORPORA
 from pgb_core.errors import JobRejected
 from pgb_core.settings import get_settings
@@ -37,7 +37,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[PruneSpec]:
     """The specs that the page submits; nothing is started."""
     specs: list[PruneSpec] = []
 
-    def submit(spec: PruneSpec) -> str:
+    def submit(spec: PruneSpec, *, session: str) -> str:
         specs.append(spec)
         return make_unfinished_run(get_settings().runs_dir, status("queued")).name
 
@@ -155,7 +155,7 @@ def test_only_what_a_checkpoint_has_can_be_pinned() -> None:
 
 
 def test_a_full_server_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(spec: PruneSpec) -> str:
+    def refuse(spec: PruneSpec, *, session: str) -> str:
         raise JobRejected("20 runs are waiting already.")
 
     monkeypatch.setattr(jobs, "submit", refuse)
@@ -387,9 +387,22 @@ def test_a_running_run_shows_stage_layer_time_left_and_cancel(monkeypatch: pytes
     assert "60% done" in words(app)
     assert "about 48 s" in words(app)
     cancelled: list[Path] = []
-    monkeypatch.setattr(jobs, "cancel", cancelled.append)
+    monkeypatch.setattr(jobs, "cancel", lambda path, session: cancelled.append(path))
     press(app, "Cancel")
     assert cancelled == [run]
+
+
+def test_only_the_owner_has_a_cancel_button_where_the_server_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGB_CANCEL", "owner")
+    run = make_unfinished_run(get_settings().runs_dir, status("running", stage="importance"))
+    tickets.issue(run, tickets.digest("secret"))
+    others, owners = visit("prune", run=run.name), visit("prune", run=run.name, key="secret")
+    assert "Cancel" not in [button.label for button in others.button]
+    assert "Only the session that started this may cancel it." in words(others)
+    cancelled: list[str] = []
+    monkeypatch.setattr(jobs, "cancel", lambda path, session: cancelled.append(session))
+    press(owners, "Cancel")
+    assert cancelled == ["secret"]
 
 
 def test_the_page_follows_a_run_from_waiting_to_its_end() -> None:

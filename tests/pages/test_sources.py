@@ -223,7 +223,7 @@ def files_of(folder: Path) -> list[tuple[str, io.BytesIO]]:
 def test_an_upload_is_inspected_kept_and_can_be_pruned(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     submitted: list[PruneSpec] = []
 
-    def submit(spec: PruneSpec) -> str:
+    def submit(spec: PruneSpec, *, session: str) -> str:
         submitted.append(spec)
         return make_unfinished_run(get_settings().runs_dir, status("queued")).name
 
@@ -314,7 +314,7 @@ def test_a_raw_encoder_is_recognized_and_fine_tuned(monkeypatch: pytest.MonkeyPa
     make_raw(get_settings().models_dir / "raw")
     submitted: list[tuple[FinetuneSpec, str]] = []
 
-    def submit(spec: FinetuneSpec, name: str) -> str:
+    def submit(spec: FinetuneSpec, name: str, *, session: str) -> str:
         submitted.append((spec, name))
         return job_folder("queued").name
 
@@ -357,7 +357,7 @@ def test_a_fine_tuning_shows_its_stages_and_can_be_cancelled(monkeypatch: pytest
     assert "**Fine-tune** · epoch 1 of 2" in app.get("progress")[0].proto.text
     assert ":green[✓ Load] → **Fine-tune** → :gray[Evaluate]" in words(app)
     cancelled: list[Path] = []
-    monkeypatch.setattr(jobs, "cancel", cancelled.append)
+    monkeypatch.setattr(jobs, "cancel", lambda path, session: cancelled.append(path))
     healthy(next(button for button in app.button if button.label == "Cancel").click().run())
     assert cancelled == [folder]
 

@@ -285,7 +285,7 @@ def begun(state: store.State, done: int, **values: object) -> sweep_spec.Sweep:
 def test_the_form_starts_a_sweep_that_the_url_then_names(monkeypatch: pytest.MonkeyPatch) -> None:
     submitted: list[sweep_spec.SweepSpec] = []
 
-    def submit(spec: sweep_spec.SweepSpec) -> str:
+    def submit(spec: sweep_spec.SweepSpec, *, session: str) -> str:
         submitted.append(spec)
         return begun("running", 0).id
 
@@ -326,7 +326,7 @@ def test_a_running_sweep_is_found_without_its_id_and_shows_what_is_done() -> Non
 
 def test_cancel_asks_the_sweep_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled: list[Path] = []
-    monkeypatch.setattr(jobs, "cancel", cancelled.append)
+    monkeypatch.setattr(jobs, "cancel", lambda path, session: cancelled.append(path))
     sweep = begun("running", 0)
     app = visit("trade_off", sweep=sweep.id)
     app.button(key="cancel_sweep").click().run()
@@ -335,7 +335,7 @@ def test_cancel_asks_the_sweep_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_sweep_that_ended_early_can_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     resumed: list[str] = []
-    monkeypatch.setattr(jobs, "resume_sweep", lambda sweep: resumed.append(sweep.id))
+    monkeypatch.setattr(jobs, "resume_sweep", lambda sweep, session: resumed.append(sweep.id))
     sweep = begun("cancelled", 1)
     app = visit("trade_off", sweep=sweep.id)
     assert "was cancelled: 1 of 3 points made" in app.info[0].value

@@ -34,7 +34,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> Submitted:
     """The jobs that the page submits; nothing is started."""
     found: Submitted = []
 
-    def submit(spec: PruneSpec, command: Any = None, job: store.Job = "prune") -> str:
+    def submit(spec: PruneSpec, job: store.Job = "prune", *, session: str) -> str:
         found.append((job, spec))
         return make_unfinished_run(get_settings().runs_dir, status("queued", job)).name
 
@@ -74,7 +74,7 @@ def test_without_a_record_the_page_explains_and_offers_to_score(submitted: Submi
 
 def test_a_running_scoring_shows_its_stages_and_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled: list[Path] = []
-    monkeypatch.setattr(jobs, "cancel", cancelled.append)
+    monkeypatch.setattr(jobs, "cancel", lambda path, session: cancelled.append(path))
     folder = make_unfinished_run(
         get_settings().runs_dir, status("running", stage="grouping", fraction=0.3, message="the attention of layer 2")
     )
