@@ -75,7 +75,7 @@ def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer 
 def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Prune a checkpoint many times, sharing the scoring pass, into a folder with a run for each point."""
     shard = None if args.shard is None else Shard.parse(args.shard)
-    place = args.out if shard is None else shard.folder(args.out)
+    place = args.part or (args.out if shard is None else shard.folder(args.out))
     if not args.queued:
         store.withdraw_cancel(place)
 
@@ -96,6 +96,7 @@ def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
                 on_point=told,
                 guard=ending.cancellable,
                 shard=shard,
+                helper=args.part,
             )
         except BaseException as error:
             ending.settle(place, error)

@@ -110,6 +110,7 @@ def add_sweep_arguments(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--out", type=Path, required=True, help="folder to write; a sweep in it is taken up again")
     sub.add_argument("--shard", metavar="I/N", help="make the I-th of N parts only, on this machine; from 1/N to N/N")
+    sub.add_argument("--part", type=Path, help=argparse.SUPPRESS)  # made by jobs.submit_sweep, for one that helps
 
 
 def add_worker_arguments(sub: argparse.ArgumentParser) -> None:

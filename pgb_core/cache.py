@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from pgb_core.progress import Step
-from pgb_core.settings import get_settings
 
 
 @contextmanager
@@ -30,12 +28,6 @@ def locked(folder: Path, name: str, step: Step, waiting: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def measuring(step: Step) -> AbstractContextManager[None]:
-    """Held while a latency is measured: of one machine's processes one at a time, so that none is slowed by another."""
-    name = f"latency-{socket.gethostname()}"  # machines may share the cache
-    return locked(get_settings().cache_dir, name, step, "waiting: another latency is being measured")
 
 
 @contextmanager

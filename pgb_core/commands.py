@@ -76,6 +76,12 @@ def command_of(run_dir: Path, device: str = "auto") -> list[str]:
     if job == "sweep":
         spec = read_sweep(run_dir).spec
         asked, command = spec.base, ["sweep", *sweep_arguments(spec), f"--out={run_dir}"]
+    elif job == "part":
+        values = store.read_json(run_dir / "spec.json")
+        folder = run_dir.with_name(values["sweep"])
+        spec = read_sweep(folder).spec
+        own = [f"--out={folder}", f"--part={run_dir}", f"--shard={values['shard']}"]
+        asked, command = spec.base, ["sweep", *sweep_arguments(spec), *own]
     elif job == "finetune":
         values = store.read_json(run_dir / "spec.json")
         asked = FinetuneSpec.from_dict(values)

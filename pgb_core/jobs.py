@@ -24,6 +24,7 @@ from pgb_core.embedded import queue_dir, turnstile
 from pgb_core.errors import JobCancelled, JobRejected, RunError, explain
 from pgb_core.finetune_spec import FinetuneSpec
 from pgb_core.settings import Settings, get_settings
+from pgb_core.shards import Shard
 from pgb_core.spec import PruneSpec
 from pgb_core.status import Job
 from pgb_core.sweep_spec import Sweep, SweepSpec, write_sweep
@@ -57,7 +58,28 @@ def submit_sweep(spec: SweepSpec, *, session: str | None = None) -> str:
     def prepare(folder: Path) -> None:
         write_sweep(folder, spec, folder.parent)
 
-    return _submit(prepare, "sweep", session)
+    sweep_id = _submit(prepare, "sweep", session)
+    _submit_parts(sweep_id, spec)
+    return sweep_id
+
+
+def _submit_parts(sweep_id: str, spec: SweepSpec) -> None:
+    """Let other workers that are free help with a sweep."""
+    workers = min(get_settings().sweep_workers, spec.size)
+    for number in range(2, workers + 1):
+        values = {"sweep": sweep_id, "shard": str(Shard(number, workers))}
+
+        def prepare(run_dir: Path, values: dict[str, str] = values) -> None:
+            store.write_json(run_dir / "spec.json", values)
+
+        with contextlib.suppress(JobRejected):  # then it is made by fewer
+            _submit(prepare, "part", None)
+
+
+def _parts_of(run_dir: Path) -> list[Path]:
+    """The active runs that help with the sweep in `run_dir`."""
+    parts = [path for path, status in store.list_active(run_dir.parent) if status.job == "part"]
+    return [path for path in parts if store.read_json(path / "spec.json")["sweep"] == run_dir.name]
 
 
 def submit_finetune(spec: FinetuneSpec, name: str, *, session: str | None = None) -> str:
@@ -90,6 +112,7 @@ def resume_sweep(sweep: Sweep, *, session: str | None = None) -> None:
         store.withdraw_cancel(folder)
 
     _submit(prepare, "sweep", session, sweep.path)
+    _submit_parts(sweep.id, sweep.spec)
 
 
 def _submit(prepare: Callable[[Path], object], job: Job, session: str | None, existing: Path | None = None) -> str:
@@ -128,7 +151,7 @@ def _announce(runs_dir: Path, run_id: str) -> None:
 
 def _refuse_too_many(settings: Settings, owner: str | None) -> None:
     """Raise JobRejected where one run more would exceed a limit; each job counts once, a sweep as a whole."""
-    active = _in_turn(settings.runs_dir)
+    active = [entry for entry in _in_turn(settings.runs_dir) if entry[1].job != "part"]
     found = [tickets.read(path) for path, _ in active]
     own = [ticket for ticket in found if owner is not None and ticket is not None and ticket.owner == owner]
     if own and len(own) >= settings.max_session_runs > 0:
@@ -201,11 +224,18 @@ def cancel(run_dir: Path, wait: bool = True, *, session: str | None = None) -> N
         return
     if not may_cancel(run_dir, session):
         raise JobRejected("Only the session that started this run may cancel it (PGB_CANCEL=owner).")
-    store.request_cancel(run_dir)
+    asked = [run_dir, *_parts_of(run_dir)]
+    for path in asked:
+        store.request_cancel(path)
     if wait:
-        _see_to_the_end(run_dir)
+        _see_to_their_end(asked)
     else:
-        threading.Thread(target=_see_to_the_end, args=(run_dir,), daemon=True).start()
+        threading.Thread(target=_see_to_their_end, args=(asked,), daemon=True).start()
+
+
+def _see_to_their_end(run_dirs: list[Path]) -> None:
+    for run_dir in run_dirs:
+        _see_to_the_end(run_dir)
 
 
 def _see_to_the_end(run_dir: Path) -> None:

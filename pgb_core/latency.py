@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pgb_core import cache, checkpoints
+from pgb_core import checkpoints
 from pgb_core.architectures import input_names, max_length
 from pgb_core.cache import locked
 from pgb_core.errors import SpecError
@@ -104,7 +104,8 @@ def take_turns(
     Args:
         inputs: by the names of `forwards`.
     """
-    with locked(get_settings().cache_dir, f"latency-{platform.node()}", step, "waiting for another measurement"):
+    name = f"latency-{platform.node()}"  # machines may share the cache
+    with locked(get_settings().cache_dir, name, step, "waiting for another measurement"):
         return _take_turns(forwards, inputs, threads, rounds, step)
 
 
@@ -262,5 +263,4 @@ def measure_checkpoints(
     for model in (dense, pruned):
         if longest > max_length(model):
             raise SpecError(f"length {longest} is more than the checkpoint's {max_length(model)} positions.")
-    with cache.measuring(step):
-        return compare(dense, pruned, shapes, threads=threads, runtime=runtime, step=step)
+    return compare(dense, pruned, shapes, threads=threads, runtime=runtime, step=step)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pgb_core import answers, cache, evaluation, judging, latency, processes, recovery, results, store
+from pgb_core import answers, evaluation, judging, latency, processes, recovery, results, store
 from pgb_core.architectures import encoder_sublayers
 from pgb_core.grouped import PrunedSublayer, cut, install
 from pgb_core.joint import Restored
@@ -140,9 +140,8 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
     latencies: list[dict[str, Any]] = []
     if spec.latency:
         shapes = latency.GRID if spec.latency_grid else (latency.DEFAULT,)
-        step = reporter.stage("latency")
-        with cache.measuring(step), clock.stage("latency"):
-            latencies = latency.compare(model, pruned, shapes, step=step)
+        with clock.stage("latency"):
+            latencies = latency.compare(model, pruned, shapes, step=reporter.stage("latency"))
     reporter.stage("saving")
     results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
     results.save_layout(folder, sublayers, layouts, scores.importance)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pgb_core import cache, latency_forms, latency_table, results, scored
+from pgb_core import latency_forms, latency_table, results, scored
 from pgb_core.options import TABLE_METHODS
 from pgb_core.progress import ProgressCallback, Reporter
 from pgb_core.recording import Clock, recorded
@@ -80,8 +80,7 @@ def _score(spec: PruneSpec, again: bool, report: ProgressCallback) -> dict[str, 
         again or latency_table.find(latency_forms.sizes_of(loaded.model), settings.cache_dir) is None
     )
     if measure:
-        step = reporter.stage("latency")
-        with cache.measuring(step), clock.stage("latency"):
-            table = latency_forms.measure(loaded.model, step=step)
+        with clock.stage("latency"):
+            table = latency_forms.measure(loaded.model, step=reporter.stage("latency"))
             latency_table.write(table, settings.cache_dir)
     return {"record": key, "scored": not known, "measured": measure, "seconds": clock.total()}

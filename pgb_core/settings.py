@@ -52,6 +52,9 @@ class Settings:
     max_calibration_samples: int = _setting(8192, "Most calibration samples a run may ask for.")
     max_length: int = _setting(512, "Longest sequence a run may ask for, in tokens.")
     max_recover_epochs: int = _setting(20, "Most epochs of recovery a run may ask for.")
+    sweep_workers: int = _setting(
+        1, "Workers that share one sweep, if so many are free; each that joins scores for itself.", minimum=1
+    )
     max_sweep_points: int = _setting(100, "Most points that a sweep may have.", minimum=1)
     cancel_grace_seconds: float = _setting(2.0, "Time a cancelled run gets to unwind before it is killed.")
     max_upload_megabytes: int = _setting(50, "Largest CSV or Parquet file a visitor may upload, in MB.", minimum=1)

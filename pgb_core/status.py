@@ -14,8 +14,8 @@ from typing import Literal
 import psutil
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-Job = Literal["prune", "score", "sweep", "finetune"]
-"""What is done: prune a checkpoint, only score it for the What if page, prune it many times, or train it first."""
+Job = Literal["prune", "score", "sweep", "part", "finetune"]
+"""What is done: prune a checkpoint, score it for What if, prune it many times, help with that, or train it first."""
 FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
 BEAT_SECONDS = 10.0
 """How often a process says that it lives, by the time of its status file: other machines cannot see it."""

@@ -19,19 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from pgb_core import store, sweep_table
-from pgb_core.errors import JobCancelled, RunError, explain, reason
+from pgb_core.errors import JobCancelled, PGBError, RunError, explain, reason
 from pgb_core.progress import Progress, ProgressCallback
 from pgb_core.pruner import prune, stage_weights
 from pgb_core.shards import Shard, group_of
 from pgb_core.shared import Shared, family
 from pgb_core.spec import PruneSpec
-from pgb_core.sweep_spec import Point, Sweep, SweepSpec, write_sweep
+from pgb_core.sweep_spec import Point, Sweep, SweepSpec, locked, write_sweep
 
 log = logging.getLogger(__name__)
 
 Guard = Callable[[Path], AbstractContextManager[object]]
 """What is entered while a point is made, given its run folder: `ending.cancellable` lets each be cancelled alone."""
 _STATUS_SECONDS = 0.3
+_LOOK_SECONDS = 0.5
 
 
 def sweep(
@@ -43,6 +44,7 @@ def sweep(
     on_point: Callable[[dict[str, Any]], object] | None = None,
     guard: Guard = contextlib.nullcontext,
     shard: Shard | None = None,
+    helper: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Make every point of `spec` that is not finished yet, and return the table of all, as `sweep_table.rows` says.
 
@@ -52,22 +54,30 @@ def sweep(
     point the table is written anew and `on_point` is called with the point's row. A point that fails, or is cancelled
     by itself, is recorded as such and the sweep goes on; called again, it is tried again.
 
+    Args:
+        helper: the folder for the status of a process that helps another one, whose status is in `out`: it begins with
+            the points of `shard`, goes on with whatever nobody makes, and ends when nothing is left to begin. The
+            other one waits for what its helpers make, and makes itself what they fail at.
+
     Raises:
         PGBError: the folder belongs to something else, or of several points to be made not one could.
         JobCancelled: the sweep was cancelled; finished points stay.
     """
     path = Path(out)
     found = write_sweep(path, spec, runs_dir or path)
-    place = path if shard is None else shard.folder(path)
+    place = helper or (path if shard is None else shard.folder(path))
     status = _claim(place)
-    wanted = set(spec.points() if shard is None else shard.of(spec.points()))
-    own = [point for point in found.points if point.spec in wanted or shard is None]
+    first = set(spec.points() if shard is None else shard.of(spec.points()))
+    own = [point for point in found.points if point.spec in first or shard is None]
+    wanted = [point for point in own if point.spec in first]
+    if helper is not None:
+        wanted += [point for point in reversed(found.points) if point not in own]
     try:
-        open_ = [point for point in own if point.spec in wanted and found.state(point) != "done"]
-        meter = _Meter(found, place, status, len(own) - len(open_), open_, on_progress)
-        _make_points(found, open_, meter, on_point, guard)
+        open_ = [point for point in wanted if found.state(point) != "done"]
+        meter = _Meter(found, place, status, open_, on_progress)
+        _make_points(found, open_, meter, on_point, guard, patient=helper is None)
         table = sweep_table.write_table(found)
-        _end(place, "done", _outcome(table, own))
+        _end(place, "done", _outcome(table, own if helper is None else ()))
     except BaseException as error:
         stopped = isinstance(error, JobCancelled | KeyboardInterrupt)
         _end(place, "cancelled" if stopped else "failed", reason(error))
@@ -96,13 +106,14 @@ def _claim(path: Path) -> store.Status:
         RunError: another process works in it.
     """
     created = time.time()
+    job: store.Job = "sweep"
     path.mkdir(exist_ok=True)  # of a shard
     if (path / "status.json").exists():
         earlier = store.read_status(path)
         if earlier.active and earlier.pid not in (None, os.getpid()):
             raise RunError(f"Another process is writing a sweep into {path}; choose another folder.")
-        created = earlier.created
-    status = store.Status("running", created=created, started=time.time(), message="starting", job="sweep")
+        created, job = earlier.created, earlier.job
+    status = store.Status("running", created=created, started=time.time(), message="starting", job=job)
     return store.write_status(path, store.this_process(status))
 
 
@@ -120,29 +131,53 @@ def _make_points(
     meter: _Meter,
     on_point: Callable[[dict[str, Any]], object] | None,
     guard: Guard,
+    patient: bool,
 ) -> None:
     shared: Shared | None = None
-    for number, point in enumerate(points):
-        if store.cancel_requested(meter.place):
-            raise JobCancelled("The sweep was cancelled.")
+    while (point := _take(found, points, meter, patient)) is not None:
         if shared is None or not shared.fits(point.spec):
             shared = None  # what it holds goes before the next is made
-            methods = [o.spec.method for o in points[number:] if group_of(o.spec) == group_of(point.spec)]
-            shared = Shared(point.spec, methods)
-        _make(found.folder(point), point, shared, meter, number, guard)
+            group = [o for o in points if o not in meter.tried and group_of(o.spec) == group_of(point.spec)]
+            shared = Shared(point.spec, [other.spec.method for other in group])
+        progress = meter.begin(point)
+        _make(found.folder(point), point, shared, meter.place, progress, guard)
         sweep_table.write_table(found)
         if on_point is not None:
             on_point(sweep_table.row(found, point))
 
 
-def _make(folder: Path, point: Point, shared: Shared, meter: _Meter, number: int, guard: Guard) -> None:
+def _take(found: Sweep, points: Sequence[Point], meter: _Meter, patient: bool) -> Point | None:
+    """The first of `points` that nobody has made or makes, which is this process's from now on; None without any.
+
+    Args:
+        patient: wait for those that another process makes, in case it comes to nothing.
+
+    Raises:
+        JobCancelled: the sweep was cancelled.
+    """
+    while True:
+        if store.cancel_requested(meter.place):
+            raise JobCancelled("The sweep was cancelled.")
+        with locked(found.path):
+            states = {point: meter.state(point) for point in points if point not in meter.tried}
+            point = next((point for point, state in states.items() if state not in ("done", "running", "queued")), None)
+            if point is not None:
+                with contextlib.suppress(PGBError):  # it belongs to something else: told when it is made
+                    store.claim(found.folder(point))
+        if point is not None or not patient or "running" not in states.values():
+            return point
+        meter.waits()
+        time.sleep(_LOOK_SECONDS)
+
+
+def _make(folder: Path, point: Point, shared: Shared, place: Path, progress: ProgressCallback, guard: Guard) -> None:
     """Make one point; what goes wrong with it alone ends here, and is in the status of its run."""
     store.withdraw_cancel(folder)  # of an earlier attempt
     try:
         with guard(folder):
-            prune(point.spec, folder, meter.of(number), shared=shared)
+            prune(point.spec, folder, progress, shared=shared)
     except (JobCancelled, KeyboardInterrupt):
-        if store.cancel_requested(meter.place) or not store.cancel_requested(folder):
+        if store.cancel_requested(place) or not store.cancel_requested(folder):
             raise
     except Exception as error:
         if explain(error) is None:  # a fault of ours: the run's log has the traceback too
@@ -170,23 +205,36 @@ class _Meter:
         found: Sweep,
         place: Path,
         status: store.Status,
-        finished: int,
         points: Sequence[Point],
         callback: ProgressCallback | None,
     ) -> None:
         self.place = place
-        self._status, self._finished, self._points, self._callback = status, finished, points, callback
+        self.tried: set[Point] = set()
+        """Points that this process has begun."""
+        self._found, self._status, self._callback = found, status, callback
         self._several = len(found.spec.checkpoints) * len(found.spec.tasks) > 1
-        self._weights = point_weights([point.spec for point in points])
-        self._began = time.monotonic()
+        self._weights = dict(zip(points, point_weights([point.spec for point in points]), strict=True))
+        self._began, self._began_at = time.monotonic(), time.time()
         self._told = 0.0
 
-    def of(self, number: int) -> ProgressCallback:
-        """The callback for the run of point `number`."""
-        before, own, total = sum(self._weights[:number]), self._weights[number], sum(self._weights)
-        place = f"point {self._finished + number + 1} of {self._finished + len(self._points)}"
+    def state(self, point: Point) -> store.State | None:
+        """As `Sweep.state`; one that was cancelled by itself, in whatever process, counts as done."""
+        status = self._found.point_status(point)
+        if status is not None and status.state == "cancelled" and (status.finished or 0.0) > self._began_at:
+            return "done"
+        return None if status is None else status.state
 
-        point = self._points[number]
+    def waits(self) -> None:
+        """Say that only others have something to do."""
+        self._tell(Progress(self._status.stage, 0.0, self._status.fraction, "waiting for the points of others", None))
+
+    def begin(self, point: Point) -> ProgressCallback:
+        """The callback for the run of `point`, which begins now."""
+        made = {other for other in self._weights if other in self.tried or self.state(other) == "done"}
+        self.tried.add(point)
+        before, own, total = sum(self._weights[o] for o in made), self._weights[point], sum(self._weights.values())
+        everything = len(self._found.points)
+        place = f"point {everything - len(self._weights) + len(made) + 1} of {everything}"
         name = f"{point.spec.checkpoint} on {point.spec.task}, {point}" if self._several else str(point)
 
         def report(progress: Progress) -> None:

@@ -143,12 +143,17 @@ class Sweep:
         """The run folder of `point`, which is there once it has begun."""
         return self.runs_dir / point.run
 
-    def state(self, point: Point) -> store.State | None:
-        """The state of the run of `point`; None before it has begun, or where its folder cannot be read."""
+    def point_status(self, point: Point) -> store.Status | None:
+        """The status of the run of `point`; None before it has begun, or where its folder cannot be read."""
         try:
-            return store.read_status(self.folder(point)).state
+            return store.read_status(self.folder(point))
         except RunError:
             return None
+
+    def state(self, point: Point) -> store.State | None:
+        """The state of `point_status`."""
+        status = self.point_status(point)
+        return None if status is None else status.state
 
     def count(self, state: store.State) -> int:
         """How many points are in `state`."""

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _TIDY_SECONDS = 3.0
 _POLL_SECONDS = 0.5
 _SCORING_SECONDS = 24 * 3600.0
-"""How long the folder of a scoring or fine-tuning that has ended is kept: what it made is elsewhere."""
+"""How long the folder of such a job that has ended is kept: what it made is elsewhere."""
 
 
 def serve(
@@ -57,8 +57,8 @@ def serve(
         RunError: without Redis, another worker serves the folder already.
         OSError: its files cannot be written.
     """
-    folder = queue_dir(runs_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    if lock is None:  # else the folder was there a moment ago, and is not made again when it has gone since
+        queue_dir(runs_dir).mkdir(parents=True, exist_ok=True)
     own = lock if lock is not None or get_settings().queue else _hold(runs_dir)
     if own is not None:
         embedded.introduce(own, embedded=lock is not None)
@@ -184,7 +184,8 @@ class _Consumer(Consumer):
 
 
 def forget_scorings(runs_dir: Path) -> None:
-    """Delete the folders of scorings and fine-tunings that ended long ago."""
-    for run in (*store.list_own(runs_dir, "score"), *store.list_own(runs_dir, "finetune")):
+    """Delete the folders of scorings, fine-tunings and help with sweeps that ended long ago."""
+    jobs: tuple[store.Job, ...] = ("score", "finetune", "part")
+    for run in (run for job in jobs for run in store.list_own(runs_dir, job)):
         if not run.status.active and time.time() - run.status.updated > _SCORING_SECONDS:
             shutil.rmtree(run.path, ignore_errors=True)

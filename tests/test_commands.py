@@ -77,6 +77,10 @@ def test_a_scoring_a_sweep_and_a_fine_tuning_have_commands_of_their_own(tmp_path
     args = parsed(tmp_path / "sweep", {}, "sweep")
     assert sweep_from(args) == sweep
 
+    args = parsed(tmp_path / "part", {"sweep": "sweep", "shard": "2/3"}, "part")
+    assert sweep_from(args) == sweep
+    assert (args.out, args.part, args.shard) == (tmp_path / "sweep", tmp_path / "part", "2/3")
+
     tuning = FinetuneSpec("bert", "bbc-news", epochs=2, learning_rate=1e-4)
     args = parsed(tmp_path / "tune", {**tuning.to_dict(), "name": "tuned"}, "finetune")
     assert {item.name: getattr(args, item.name) for item in fields(tuning)} == {

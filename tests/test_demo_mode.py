@@ -28,7 +28,7 @@ def resume(run: Path) -> None:
 
 WHAT: dict[str, Callable[[Path], object]] = {
     "a run": lambda run: jobs.submit(SPEC),
-    "a scoring": lambda run: jobs.submit(SPEC, jobs.score_command, "score"),
+    "a scoring": lambda run: jobs.submit(SPEC, "score"),
     "a sweep": lambda run: jobs.submit_sweep(SweepSpec(SPEC, (0.5,))),
     "the rest of a sweep": resume,
     "a fine-tuning": lambda run: jobs.submit_finetune(FinetuneSpec("owner/encoder", "bbc-news"), "mine"),

@@ -353,6 +353,28 @@ def test_a_sweep_and_its_point_take_one_turn(start: Callable[[str], Path]) -> No
     assert ends(other).state == "done"
 
 
+def test_a_sweep_is_shared_by_as_many_workers_as_the_settings_say_and_cancelled_as_a_whole(
+    start: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGB_SWEEP_WORKERS", "3")
+    monkeypatch.setenv("PGB_MAX_QUEUED_JOBS", "1")
+    first = start("wait")
+    computes(first)
+    runs_dir = first.parent
+    sweep = runs_dir / jobs.submit_sweep(SweepSpec(SPEC, (0.3, 0.5, 0.7)), session="mine")
+    waiting = [path for path, status in store.list_active(runs_dir) if status.job == "part"]
+    parts = [store.read_json(path / "spec.json") for path in waiting]
+    assert parts == [{"sweep": sweep.name, "shard": "2/3"}, {"sweep": sweep.name, "shard": "3/3"}]
+    with pytest.raises(JobRejected, match="PGB_MAX_QUEUED_JOBS=1"):  # the sweep waits, its helpers do not count
+        start("0")
+    jobs.cancel(sweep)
+    assert {store.read_status(path).state for path in (sweep, *waiting)} == {"cancelled"}
+    two = runs_dir / jobs.submit_sweep(SweepSpec(SPEC, (0.3, 0.5)))
+    assert sum(status.job == "part" for _, status in store.list_active(runs_dir)) == 1  # one for each point at most
+    jobs.cancel(two)
+    jobs.cancel(first)
+
+
 def test_a_run_that_cannot_be_prepared_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")

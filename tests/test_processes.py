@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pgb_core import PruneSpec, SpecError, jobs, processes, prune, store
+from pgb_core import PruneSpec, SpecError, commands, processes, prune, store
 from pgb_core.__main__ import main
 from tests.sample_run import make_unfinished_run
 
@@ -37,11 +37,11 @@ def test_two_processes_make_one_run_that_scores_like_that_of_one(
     )
     out = tmp_path / "two"
     launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pgb_core", "prune", *jobs.prune_arguments(spec), f"--out={out}"]
+    command = [sys.executable, "-m", "pgb_core", "prune", *commands.prune_arguments(spec), f"--out={out}"]
     both = [
         subprocess.Popen(
             command,
-            env={**jobs.child_environment(), **launch, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**commands.child_environment(), **launch, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

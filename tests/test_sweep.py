@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,8 @@ from pgb_core import (
     PruneSpec,
     RunError,
     SpecError,
+    commands,
     evaluation,
-    jobs,
     planning,
     prune,
     store,
@@ -246,9 +248,9 @@ def test_shards_at_once_make_every_point_once_and_one_table(base: PruneSpec, tmp
     """Each is a process of its own, as a batch scheduler starts it; both have points of one group."""
     spec = SweepSpec(replace(base, calibration_samples=32), (0.4, 0.8), ("magnitude", "heads-neurons"))
     out, runs = tmp_path / "shards", tmp_path / "serial"
-    command = [sys.executable, "-m", "pgb_core", "sweep", *jobs.sweep_arguments(spec), f"--out={out}", "--json"]
+    command = [sys.executable, "-m", "pgb_core", "sweep", *commands.sweep_arguments(spec), f"--out={out}", "--json"]
     processes = [
-        subprocess.Popen([*command, f"--shard={n}/2"], stdout=subprocess.PIPE, env=jobs.child_environment())
+        subprocess.Popen([*command, f"--shard={n}/2"], stdout=subprocess.PIPE, env=commands.child_environment())
         for n in (1, 2)
     ]
     answers = [json.loads(process.communicate(timeout=100)[0]) for process in processes]
@@ -285,3 +287,74 @@ def test_several_checkpoints_share_nothing_and_a_bad_one_does_no_harm(
         ("missing", "failed"),
         ("missing", "failed"),
     ]
+
+
+# --- helpers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that lives."""
+    process = subprocess.Popen(["sleep", "100"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def made_by(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Have `process` make the point in `folder`."""
+    folder.mkdir(parents=True)
+    store.write_json(folder / "spec.json", {})
+    store.write_status(folder, store.owned_by(store.Status("running", created=time.time()), process.pid))
+
+
+def test_a_helper_begins_with_its_part_takes_what_nobody_makes_and_waits_for_nobody(
+    base: PruneSpec, tmp_path: Path, other: subprocess.Popen[bytes]
+) -> None:
+    spec = SweepSpec(base, (0.3, 0.5, 0.7, 0.9), ("magnitude",))
+    found = sweep_module.write_sweep(tmp_path / "sweep", spec, tmp_path / "sweep")
+    made_by(other, found.folder(found.points[0]))
+    place, seen = tmp_path / "part", list[float]()
+    place.mkdir()
+    store.write_status(place, store.Status("running", job="part"))
+    sweep(
+        spec,
+        found.path,
+        on_point=lambda row: seen.append(row["sparsity"]),
+        shard=Shard(2, 2),
+        helper=place,
+    )
+    assert seen == [0.7, 0.9, 0.5]
+    assert (store.read_status(place).state, store.read_status(place).job) == ("done", "part")
+    assert not (found.path / "status.json").exists()
+    assert found.state(found.points[0]) == "running"
+
+
+def test_a_sweep_waits_for_its_helpers_and_makes_what_a_dead_one_left(
+    base: PruneSpec, tmp_path: Path, other: subprocess.Popen[bytes]
+) -> None:
+    spec = SweepSpec(base, (0.3, 0.5), ("magnitude",))
+    found = sweep_module.write_sweep(tmp_path, spec, tmp_path)
+    made_by(other, found.folder(found.points[0]))
+    seen: list[float] = []
+
+    def told(row: dict[str, Any]) -> None:
+        seen.append(row["sparsity"])
+        threading.Timer(1.0, other.kill).start()
+
+    rows = sweep(spec, tmp_path, on_point=told)
+    assert seen == [0.5, 0.3]
+    assert [row["state"] for row in rows] == ["done", "done"]
+
+
+def test_a_sweep_that_waits_for_its_helpers_can_be_cancelled(
+    base: PruneSpec, tmp_path: Path, other: subprocess.Popen[bytes]
+) -> None:
+    spec = SweepSpec(base, (0.3,), ("magnitude",))
+    found = sweep_module.write_sweep(tmp_path, spec, tmp_path)
+    made_by(other, found.folder(found.points[0]))
+    threading.Timer(0.5, store.request_cancel, (tmp_path,)).start()
+    with pytest.raises(JobCancelled):
+        sweep(spec, tmp_path)
+    assert store.read_status(tmp_path).message
+    assert found.state(found.points[0]) == "running"
