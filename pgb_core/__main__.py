@@ -15,19 +15,16 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from pgb_core import __version__, arguments, commands, console, ending, processes, store, sweep_spec, sweep_table
+from pgb_core import arguments, commands, console, ending, processes, store, sweep_spec, sweep_table
 from pgb_core.data_files import Columns
 from pgb_core.errors import JobCancelled, explain
-from pgb_core.export import FORMATS
 from pgb_core.settings import get_settings
 from pgb_core.shards import Shard
-from pgb_core.spec import METHODS, RUNTIMES, PruneSpec
+from pgb_core.spec import PruneSpec
 from pgb_core.sweep_spec import SweepSpec
 
-_USER_ERROR = 2
 _CANCELLED = 130
 
 
@@ -247,96 +244,10 @@ def _run_table(found: Sequence[store.Run]) -> str:
 # --- arguments -----------------------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(_USER_ERROR, f"pgb: {message} (help: {self.prog} --help)\n")
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The parser of every command; `args.run` is the command's function."""
-    parser = _Parser(prog="python -m pgb_core", description="Prune BERT by permutation and grouping (PGB).")
-    parser.add_argument("--version", action="version", version=f"pgb_core {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    def command(name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
-        sub.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else")
-        sub.set_defaults(run=run)
-        return sub
-
-    sub = command("demo", demo, "Fetch and fine-tune the demo checkpoint once; prints its folder.")
-    sub.add_argument("--task", default="bbc-news", help="task to fine-tune it on (default: %(default)s)")
-
-    sub = command("prune", prune, "Prune a checkpoint and measure what came out.")
-    arguments.add_data_arguments(sub)
-    arguments.add_seed(sub)
-    sub.add_argument("--sparsity", type=float, required=True, help="share of the encoder weights to remove, in [0, 1)")
-    sub.add_argument("--out", type=Path, required=True, help="run folder to write")
-    methods = "; ".join(f"{name}: {sentence}" for name, sentence in METHODS.items())
-    sub.add_argument("--method", choices=METHODS, default="pgb", help=f"{methods} (default: %(default)s)")
-    sub.add_argument(
-        "--recover-epochs", type=int, default=0, help="epochs of re-finetuning after the refit (default: 0)"
-    )
-    arguments.add_pruning_arguments(sub)
-
-    sub = command("sweep", sweep, "Prune checkpoints to many targets by many methods; what they share is done once.")
-    arguments.add_data_arguments(sub, several=True)
-    arguments.add_sweep_arguments(sub)
-    arguments.add_pruning_arguments(sub)
-
-    sub = command("score", score, "Score a checkpoint once, so that the What if page can try any target on it.")
-    arguments.add_data_arguments(sub, evaluates=False)
-    arguments.add_seed(sub)
-    arguments.add_scoring_arguments(sub)
-    sub.add_argument(
-        "--latency",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="measure the latency table as well, or not",
-    )
-    sub.add_argument("--again", action="store_true", help="score and measure anew what is there already")
-    sub.add_argument("--out", type=Path, help=argparse.SUPPRESS)  # made by jobs.submit
-    sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)
-
-    sub = command("finetune", finetune, "Train an encoder with a new head on a task; what comes out can be pruned.")
-    arguments.add_data_arguments(sub, evaluates=False)
-    arguments.add_seed(sub)
-    sub.add_argument("--epochs", type=arguments.positive, default=3, help="epochs of training (default: %(default)s)")
-    sub.add_argument("--learning-rate", type=float, help="peak of the learning rate (default: by the hidden size)")
-    sub.add_argument("--out", type=Path, required=True, help="folder to write, a new one")
-    sub.add_argument("--run", dest="job", type=Path, help=argparse.SUPPRESS)  # made by jobs.submit_finetune
-    sub.add_argument("--queued", action="store_true", help=argparse.SUPPRESS)
-
-    sub = command("evaluate", evaluate, "Score a dense or pruned checkpoint; prints the score as JSON.")
-    arguments.add_data_arguments(sub)
-    arguments.add_seed(sub)
-
-    sub = command("latency", latency, "Measure the latency of a dense or pruned checkpoint.")
-    sub.add_argument("--checkpoint", required=True, help="'demo', a folder or a Hub id owner/name")
-    sub.add_argument("--against", help="dense checkpoint to compare with (default: itself, which shows the noise)")
-    sub.add_argument("--task", default="bbc-news", help="which demo checkpoint 'demo' means (default: %(default)s)")
-    for flag, default, what in (("--batch", 8, "sequences at a time"), ("--length", 128, "tokens per sequence")):
-        text = f"{what}, one number or several (default: {default})"
-        sub.add_argument(flag, type=arguments.positives, metavar="N[,N...]", default=[default], help=text)
-    sub.add_argument("--threads", type=arguments.positive, help="CPU threads (default: all cores)")
-    sub.add_argument("--runtime", choices=RUNTIMES, default="torch", help="what runs the models (default: %(default)s)")
-    arguments.add_device(sub)
-
-    sub = command("export", export, "Write the model of a run as a folder that works without this package.")
-    sub.add_argument("--run", dest="source", type=Path, required=True, help="a run folder, or the folder of a model")
-    formats = "; ".join(f"{name}: {sentence}" for name, sentence in FORMATS.items())
-    sub.add_argument("--format", choices=FORMATS, required=True, help=formats)
-    sub.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
-
-    sub = command("worker", worker, "Compute the runs that wait in the runs folder, until Ctrl-C.")
-    arguments.add_worker_arguments(sub)
-
-    sub = command("runs", runs, "List, show or delete the runs that the dashboard keeps.")
-    sub.add_argument("action", nargs="?", choices=("list", "show", "delete"), default="list")
-    sub.add_argument("id", nargs="?", help="the run to show or delete")
-    return parser
+    commands = (demo, prune, sweep, score, finetune, evaluate, latency, export, worker, runs)
+    return arguments.make_parser({command.__name__: command for command in commands})
 
 
 def spec_from(args: argparse.Namespace) -> PruneSpec:
@@ -380,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         printer.close()
         print(f"pgb: {line}", file=sys.stderr)
-        return _CANCELLED if isinstance(error, JobCancelled | KeyboardInterrupt) else _USER_ERROR
+        return _CANCELLED if isinstance(error, JobCancelled | KeyboardInterrupt) else arguments.USER_ERROR
     printer.close()
     if answer is None:
         return 0
