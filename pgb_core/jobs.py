@@ -124,7 +124,8 @@ def _submit(prepare: Callable[[Path], object], job: Job, session: str | None, ex
         queue_dir(runs_dir).mkdir(parents=True, exist_ok=True)
         embedded.attend(runs_dir)
         with turnstile(runs_dir):
-            _refuse_too_many(settings, owner)
+            if job != "part":  # which is let in with its sweep
+                _refuse_too_many(settings, owner)
             run_dir = existing or store.new_run(runs_dir)
             try:
                 prepare(run_dir)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pgb_core import quota, store
-from pgb_core.errors import JobCancelled, PGBError, explain, reason
+from pgb_core.errors import JobCancelled, PGBError, RunError, explain, reason
 from pgb_core.progress import Progress, ProgressCallback
 from pgb_core.settings import get_settings
 from pgb_core.status import Job
@@ -62,10 +62,11 @@ def recorded(
         store.write_json(folder / "result.json", result)
         _end(folder, replace(status, fraction=1.0), "done", "done")
     except BaseException as error:
-        if store.recorded_status(folder).state != "done":  # else a cancel came too late
-            store.discard_results(folder)
-            stopped = isinstance(error, (JobCancelled, KeyboardInterrupt))
-            _end(folder, status, "cancelled" if stopped else "failed", reason(error))
+        with contextlib.suppress(RunError):  # its folder was deleted
+            if store.recorded_status(folder).state != "done":  # else a cancel came too late
+                store.discard_results(folder)
+                stopped = isinstance(error, (JobCancelled, KeyboardInterrupt))
+                _end(folder, status, "cancelled" if stopped else "failed", reason(error))
         raise
     with contextlib.suppress(PGBError, OSError):  # the next run will be told
         _make_room(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,16 @@ def test_running_out_of_memory_fails_the_run_in_one_line(
     with pytest.raises(RuntimeError):
         prune(spec, tmp_path / "run")
     assert "Not enough memory" in store.read_status(tmp_path / "run").message
+
+
+def test_a_folder_that_is_deleted_meanwhile_does_not_hide_what_went_wrong(spec: PruneSpec, tmp_path: Path) -> None:
+    def fail(progress: Progress) -> None:
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        raise JobCancelled("The run was cancelled.")
+
+    with pytest.raises(JobCancelled):
+        prune(spec, tmp_path / "run", fail)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_overwritten(finished: tuple[Path, Any, list[Progress]], spec: PruneSpec) -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from pgb_core import demo, hub, jobs
 from pgb_core.corpora import CORPORA
-from pgb_core.errors import PGBError, SpecError
+from pgb_core.errors import PGBError, SpecError, explain
 from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
@@ -145,9 +145,14 @@ def choose_columns(file: Any, checkpoint: str | None, settings: Settings) -> dat
     """What the columns of a training upload hold."""
     if file is None:
         return data_file.Choice()
+    try:
+        place = uploads.stored(file)
+    except (PGBError, OSError) as error:
+        st.error(f"The file cannot be kept: {explain(error)}")
+        return data_file.Choice(complete=False)
     demo_names = CORPORA[demo.task_for("csv")].labels
     return data_file.choose(
-        uploads.stored(file),
+        place,
         file.file_id,
         demo_names if checkpoint == "demo" else sources.names_of_labels(checkpoint, settings),
         regression=sources.head_of(checkpoint, settings) == "regression",

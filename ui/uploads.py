@@ -34,13 +34,22 @@ def within_limit(file: Any) -> Any:
 
 
 def keep(file: BinaryIO, name: str) -> Path:
-    """Store `file` for a run to read and return where; only the ending of `name` is used, never the name."""
+    """Store `file` for a run to read and return where; only the ending of `name` is used, never the name.
+
+    Raises:
+        ReadOnlyError: this server only shows.
+        OSError: it cannot be written; nothing is kept.
+    """
     demo_mode.refuse()
     folder = get_settings().uploads_dir
     folder.mkdir(parents=True, exist_ok=True)
     ending = next((ending for ending in TYPES if name.lower().endswith(f".{ending}")), TYPES[0])
     path = folder / f"{secrets.token_hex(16)}.{ending}"
-    path.write_bytes(file.read())
+    try:
+        path.write_bytes(file.read())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     return path
 
 
@@ -98,7 +107,11 @@ def _named(files: Sequence[tuple[str, BinaryIO]]) -> dict[str, BinaryIO]:
 
 
 def stored(file: Any) -> str:
-    """Where an upload lies on the server; one upload lies in one place, so that its runs can be compared."""
+    """Where an upload lies on the server; one upload lies in one place, so that its runs can be compared.
+
+    Raises:
+        ReadOnlyError, OSError: as of `keep`.
+    """
     places = st.session_state.setdefault("uploads", {})
     if not Path(places.get(file.file_id, "")).is_file():
         file.seek(0)

@@ -236,6 +236,18 @@ def upload(rows: dict[str, list[Any]], own: tuple[str, ...] = ("negative", "posi
     return healthy(app)
 
 
+
+def test_a_file_that_finds_no_room_on_the_server_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, content: bytes) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    app = upload({"text": ["good day", "bad day"] * 5, "label": ["positive", "negative"] * 5})
+    assert "No space left on device" in app.error[0].value
+    assert next(button for button in app.button if button.label == "Prune").disabled
+    assert list(get_settings().uploads_dir.iterdir()) == []
+
 def box(app: AppTest, label: str) -> Any:
     return next(box for box in app.selectbox if box.label == label)
 
