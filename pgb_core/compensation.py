@@ -22,18 +22,23 @@ from pgb_core.grouped import PrunedSublayer, cut, on, stacked_entry
 from pgb_core.importance import GramSum, TokenWeights
 from pgb_core.layout import Block, Layout
 from pgb_core.least_squares import ridge
+from pgb_core.memory import release
 from pgb_core.pgb_blocks import Constant
 from pgb_core.progress import Step, silent
 
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """One batch on its way through both models: what the next sublayer reads in each."""
+    """One batch on its way through both models: what the next sublayer reads in each.
+
+    `dense` and `pruned` are parts of one large tensor each, written over as the batches advance: all calibration text
+    in pieces that come and go would take twice the memory, as the C library keeps the gaps between them.
+    """
 
     dense: Tensor
     """(B, L, hidden)"""
     pruned: Tensor
-    """(B, L, hidden)"""
+    """(B, L, hidden); `dense` itself while both models agree"""
     real: Tensor
     """(B, L) boolean, true on real tokens"""
     samples: Tensor
@@ -55,11 +60,30 @@ def first_states(model: nn.Module, batches: Sequence[Batch]) -> list[States]:
     """The states that the first sublayer reads: both models still agree."""
     device = next(model.parameters()).device
     states: list[States] = []
+    pieces: list[Tensor] = []
     for batch in (batch.to(device) for batch in batches):
         x = embed(model, batch.inputs)
+        if not pieces:
+            pieces = _pieces([other.attention_mask.shape for other in batches], x)
+        x = pieces[len(states)].copy_(x)
         real = batch.attention_mask.bool()
         states.append(States(x, x, real, batch.indices.to(device), attention_mask(batch.attention_mask)))
     return states
+
+
+def _pieces(shapes: Sequence[torch.Size], like: Tensor) -> list[Tensor]:
+    """One uninitialized tensor, cut into (*shape, hidden) for each of `shapes`; `like` has hidden columns."""
+    whole = like.new_empty(sum(shape.numel() for shape in shapes), like.shape[-1])
+    parts = whole.split([shape.numel() for shape in shapes])
+    return [piece.view(*shape, -1) for piece, shape in zip(parts, shapes, strict=True)]
+
+
+def _apart(states: Sequence[States]) -> list[States]:
+    """`states` with a tensor of its own for the pruned model, where both still share one."""
+    if not states or states[0].pruned is not states[0].dense:
+        return list(states)
+    pieces = _pieces([state.real.shape for state in states], states[0].dense)
+    return [replace(state, pruned=piece.copy_(state.dense)) for state, piece in zip(states, pieces, strict=True)]
 
 
 @torch.no_grad()
@@ -76,6 +100,7 @@ def compensate(
 
     Below the first removed weight both models agree and there is nothing to refit.
     """
+    release()
     states = first_states(model, batches)
     refitted: list[PrunedSublayer] = []
     drifted = False
@@ -88,67 +113,57 @@ def compensate(
 
         if drifted:
             states = refit(sub, pruned, states, tokens, step=inner)
-            states = advance_pruned(sub, pruned, states, step=inner)
+            advance_pruned(sub, pruned, states, step=inner)
         else:
             states = advance(sub, pruned, states, step=inner)
+        release()
         refitted.append(pruned)
     return refitted
 
 
 @torch.no_grad()
 def refit(
-    sub: Sublayer, pruned: PrunedSublayer, states: list[States], weights: TokenWeights, *, step: Step = silent
+    sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], weights: TokenWeights, *, step: Step = silent
 ) -> list[States]:
     """Refit one sublayer in place: the entry matrices, then, on what they give, the exit.
 
-    `states` are used up: they hold all calibration text, and what a batch took is free once it is done.
-
     Returns:
-        The states of which `dense` is what the next sublayer reads, and `pruned` is still what this one does.
+        `states`, written over: `dense` is what the next sublayer reads, `pruned` is still what this one does.
     """
-    total = 3 * len(states)
+    states = _apart(states)
     if pruned.entry is not None:
         gram, cross = entry_sums(sub, states, weights.entry, step)
         refit_entry(sub, pruned, gram, cross)
     sums = ExitSums(pruned.layout, sub.exit.weight.device)
-    following: list[States] = []
-    while states:
-        state = states.pop(0)
+    for n, state in enumerate(states, start=1):
         given = state.dense + sub.exit(sub.hidden(state.dense, state.mask))
         hidden = pruned.hidden(state.pruned, state.mask)
         sums.add(state.on_real(hidden), state.on_real(given - state.pruned), state.weights_of(weights.exit))
-        following.append(replace(state, dense=sub.norm(given)))
-        step(total // 3 + len(following), total)
+        state.dense.copy_(sub.norm(given))
+        step(len(states) + n, 3 * len(states))
     refit_exit(sub, pruned, sums)
-    return following
+    return states
 
 
 @torch.no_grad()
-def advance(sub: Sublayer, pruned: PrunedSublayer, states: list[States], *, step: Step = silent) -> list[States]:
-    """What the next sublayer reads. Where both models still agree, they share one tensor. `states` are used up."""
-    following: list[States] = []
-    total = len(states)
-    while states:
-        state = states.pop(0)
-        dense = sub.norm(state.dense + sub.exit(sub.hidden(state.dense, state.mask)))
-        if state.pruned is state.dense and pruned.layout.untouched:
-            following.append(replace(state, dense=dense, pruned=dense))
-        else:
-            following += advance_pruned(sub, pruned, [replace(state, dense=dense)])
-        step(2 * total + len(following), 3 * total)  # before it comes the refit
-    return following
+def advance(sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], *, step: Step = silent) -> list[States]:
+    """What the next sublayer reads: `states`, written over."""
+    if not pruned.layout.untouched:
+        states = _apart(states)
+    for n, state in enumerate(states, start=1):
+        if state.pruned is not state.dense:
+            advance_pruned(sub, pruned, [state])
+        state.dense.copy_(sub.norm(state.dense + sub.exit(sub.hidden(state.dense, state.mask))))
+        step(2 * len(states) + n, 3 * len(states))  # before it comes the refit
+    return list(states)
 
 
 @torch.no_grad()
-def advance_pruned(sub: Sublayer, pruned: PrunedSublayer, states: list[States], *, step: Step = silent) -> list[States]:
-    """As `advance`, of states that `refit` returned. `states` are used up."""
-    following: list[States] = []
-    total = len(states)
-    while states:
-        state = states.pop(0)
-        following.append(replace(state, pruned=sub.norm(state.pruned + pruned(state.pruned, state.mask))))
-        step(2 * total + len(following), 3 * total)
-    return following
+def advance_pruned(sub: Sublayer, pruned: PrunedSublayer, states: Sequence[States], *, step: Step = silent) -> None:
+    """As `advance`, of states that `refit` returned."""
+    for n, state in enumerate(states, start=1):
+        state.pruned.copy_(sub.norm(state.pruned + pruned(state.pruned, state.mask)))
+        step(2 * len(states) + n, 3 * len(states))
 
 
 # --- sums over tokens ----------------------------------------------------------------------------------------------

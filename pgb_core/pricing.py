@@ -170,7 +170,7 @@ def markets(
     fit: Sequence[Batch],
     test: Sequence[Batch],
 ) -> Iterator[Market]:
-    """The market of every sublayer in turn, as the dense model reads the text."""
+    """The market of every sublayer in turn, as the dense model reads the text; each is good until the next is made."""
     gradients: list[Tensor] = []
     fit_states, test_states = first_states(model, fit), first_states(model, test)
     for i, (sub, stats) in enumerate(zip(sublayers, statistics, strict=True)):
@@ -179,7 +179,7 @@ def markets(
         release()
         yield market_of(sub, stats, fit_states, test_states, gradients.pop(0))
         whole = cut(sub, untouched_layout(sub.shape))
-        fit_states, test_states = (advance(sub, whole, list(states)) for states in (fit_states, test_states))
+        fit_states, test_states = (advance(sub, whole, states) for states in (fit_states, test_states))
 
 
 def price_candidates(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -22,9 +24,9 @@ from tests.network import Network
 
 @pytest.fixture(scope="module")
 def places(network: Network) -> list[Market]:
-    """The market of every sublayer: half of the samples to refit on, half to measure."""
+    """The market of every sublayer: half of the samples to refit on, half to measure; the next one writes over it."""
     halves = [network.batches_of(range(half, len(network.examples), 2)) for half in (0, 1)]
-    return list(markets(network.model, network.sublayers, network.statistics, *halves))
+    return [copy.deepcopy(market) for market in markets(network.model, network.sublayers, network.statistics, *halves)]
 
 
 @pytest.mark.parametrize("index", range(4))

@@ -236,7 +236,6 @@ def upload(rows: dict[str, list[Any]], own: tuple[str, ...] = ("negative", "posi
     return healthy(app)
 
 
-
 def test_a_file_that_finds_no_room_on_the_server_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, content: bytes) -> int:
         self.touch()
@@ -247,6 +246,7 @@ def test_a_file_that_finds_no_room_on_the_server_is_one_line(monkeypatch: pytest
     assert "No space left on device" in app.error[0].value
     assert next(button for button in app.button if button.label == "Prune").disabled
     assert list(get_settings().uploads_dir.iterdir()) == []
+
 
 def box(app: AppTest, label: str) -> Any:
     return next(box for box in app.selectbox if box.label == label)
