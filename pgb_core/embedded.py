@@ -92,15 +92,17 @@ def attend(runs_dir: Path) -> None:
         return
     fcntl.flock(file, fcntl.LOCK_SH)
     _dismiss_outdated(runs_dir)
-    _start(runs_dir)
     threading.Thread(target=_keep, args=(runs_dir,), daemon=True, name="sees to the worker").start()
 
 
 def _keep(runs_dir: Path) -> None:
     """Start a worker where there is none, until the runs folder is gone."""
-    while queue_dir(runs_dir).is_dir():
-        with contextlib.suppress(OSError):  # a full disk: tried again
-            _start(runs_dir)
+    there = True
+    while there:
+        with contextlib.suppress(OSError):  # a full disk, a network folder that is away: tried again
+            there = queue_dir(runs_dir).is_dir()
+            if there:
+                _start(runs_dir)
         time.sleep(_KEEP_SECONDS)
     os.close(_attended.pop(runs_dir))
 

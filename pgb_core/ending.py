@@ -14,7 +14,7 @@ from types import FrameType
 
 import psutil
 
-from pgb_core import store
+from pgb_core import store, tickets
 from pgb_core.errors import JobCancelled, RunError, reason
 from pgb_core.status import BEAT_SECONDS
 
@@ -54,13 +54,14 @@ def _heed(run_dir: Path, ended: threading.Event) -> None:
     """Until it has `ended`, wake the main thread when the run is to stop, and say that it lives."""
     main, said = threading.main_thread().ident, time.monotonic()
     while not ended.wait(_WATCH_SECONDS):
-        if store.cancel_requested(run_dir):
-            if main is not None:
-                signal.pthread_kill(main, signal.SIGTERM)  # to that thread: it may be asleep
-            return
-        if time.monotonic() - said > BEAT_SECONDS:
-            said = time.monotonic()
-            store.beat(run_dir)
+        with contextlib.suppress(OSError):  # a network folder that is away for a moment
+            if store.cancel_requested(run_dir):
+                if main is not None:
+                    signal.pthread_kill(main, signal.SIGTERM)  # to that thread: it may be asleep
+                return
+            if time.monotonic() - said > BEAT_SECONDS:
+                said = time.monotonic()
+                store.beat(run_dir)
 
 
 def settle(run_dir: Path, error: BaseException) -> None:
@@ -69,7 +70,8 @@ def settle(run_dir: Path, error: BaseException) -> None:
     One that a worker has just started has no process yet: it is this one, too.
     """
     with contextlib.suppress(RunError, OSError):  # a full disk: then the missing process tells that the run failed
-        if store.recorded_status(run_dir).pid in (None, os.getpid()):
+        status = store.recorded_status(run_dir)
+        if status.pid is None or store.mine(status):
             close(run_dir, "cancelled" if isinstance(error, JobCancelled) else "failed", reason(error))
 
 
@@ -90,6 +92,8 @@ def close(run_dir: Path, state: store.State, message: str) -> None:
 def mend(run_dir: Path) -> None:
     """Write a status anew that was damaged: the run in `run_dir`, which has no process any more, is done or failed.
 
+    What can be read, as a status of another version, is let be.
+
     Raises:
         RunError: the folder has gone.
         OSError: it cannot be written to.
@@ -100,14 +104,17 @@ def mend(run_dir: Path) -> None:
     except RunError:
         if not (run_dir / "status.json").exists():
             raise
+    with contextlib.suppress(RunError):
+        store.read_json(run_dir / "status.json")
+        return
     made = (run_dir / "status.json").stat().st_mtime
     if (run_dir / "model").is_dir() and (run_dir / "result.json").exists():
         found = store.Status("done", fraction=1.0, message="done", created=made, finished=made)
     else:
         store.discard_results(run_dir)
         found = store.Status("failed", message="Its status was damaged; start it again.", created=made, finished=made)
-    job: store.Job = "sweep" if (run_dir / "sweep.json").exists() else "prune"
-    store.write_status(run_dir, replace(found, job=job))
+    ticket = tickets.read(run_dir)
+    store.write_status(run_dir, found if ticket is None else replace(found, job=ticket.job))
 
 
 def kill(process: psutil.Process) -> None:

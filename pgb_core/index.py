@@ -1,10 +1,10 @@
 """What a list of runs says of each, without opening every folder: in memory, and in an SQLite file for others.
 
 The run folders are the truth. Each reading looks at the time of change of every folder, and reads anew what changed:
-a run that another process or machine made, changed or deleted is known at once. Only what ended some time ago is
-remembered. The file lies in the cache of the machine, not beside the runs: SQLite's write-ahead log needs shared
-memory, so it must not lie on a network folder that several machines write to (https://sqlite.org/wal.html). Whatever
-happens to it, it is made anew from the folders.
+a run that another process or machine made, changed or deleted is known as soon as the file system shows it. Only what
+ended some time ago is remembered. The file lies in the cache of the machine, not beside the runs: SQLite's write-ahead
+log needs shared memory, so it must not lie on a network folder that several machines write to
+(https://sqlite.org/wal.html). Whatever happens to it, it is made anew from the folders.
 """
 
 from __future__ import annotations

@@ -59,27 +59,32 @@ def submit_sweep(spec: SweepSpec, *, session: str | None = None) -> str:
         write_sweep(folder, spec, folder.parent)
 
     sweep_id = _submit(prepare, "sweep", session)
-    _submit_parts(sweep_id, spec)
+    _submit_parts(get_settings().runs_dir / sweep_id, spec, session)
     return sweep_id
 
 
-def _submit_parts(sweep_id: str, spec: SweepSpec) -> None:
-    """Let other workers that are free help with a sweep."""
+def _submit_parts(folder: Path, spec: SweepSpec, session: str | None) -> None:
+    """Let other workers that are free help with the sweep in `folder`."""
     workers = min(get_settings().sweep_workers, spec.size)
-    for number in range(2, workers + 1):
-        values = {"sweep": sweep_id, "shard": str(Shard(number, workers))}
+    for number in range(2 + len(_parts_of(folder)), workers + 1):
+        values = {"sweep": folder.name, "shard": str(Shard(number, workers))}
 
         def prepare(run_dir: Path, values: dict[str, str] = values) -> None:
             store.write_json(run_dir / "spec.json", values)
 
         with contextlib.suppress(JobRejected):  # then it is made by fewer
-            _submit(prepare, "part", None)
+            _submit(prepare, "part", session)
 
 
 def _parts_of(run_dir: Path) -> list[Path]:
     """The active runs that help with the sweep in `run_dir`."""
-    parts = [path for path, status in store.list_active(run_dir.parent) if status.job == "part"]
-    return [path for path in parts if store.read_json(path / "spec.json")["sweep"] == run_dir.name]
+    found = []
+    for path, status in store.list_active(run_dir.parent):
+        if status.job == "part":
+            with contextlib.suppress(RunError, KeyError):  # deleted meanwhile
+                if store.read_json(path / "spec.json")["sweep"] == run_dir.name:
+                    found.append(path)
+    return found
 
 
 def submit_finetune(spec: FinetuneSpec, name: str, *, session: str | None = None) -> str:
@@ -112,7 +117,7 @@ def resume_sweep(sweep: Sweep, *, session: str | None = None) -> None:
         store.withdraw_cancel(folder)
 
     _submit(prepare, "sweep", session, sweep.path)
-    _submit_parts(sweep.id, sweep.spec)
+    _submit_parts(sweep.path, sweep.spec, session)
 
 
 def _submit(prepare: Callable[[Path], object], job: Job, session: str | None, existing: Path | None = None) -> str:
@@ -129,7 +134,7 @@ def _submit(prepare: Callable[[Path], object], job: Job, session: str | None, ex
             run_dir = existing or store.new_run(runs_dir)
             try:
                 prepare(run_dir)
-                tickets.issue(run_dir, owner)
+                tickets.issue(run_dir, owner, job)
                 store.write_status(run_dir, store.Status(message="waiting", created=time.time(), job=job))
             except BaseException:
                 if existing is None:
@@ -145,14 +150,15 @@ def _announce(runs_dir: Path, run_id: str) -> None:
     from pgb_core.queues import UNREACHABLE, Queue  # Huey takes half a second to import
 
     try:
-        Queue(runs_dir).put(run_id)
+        with contextlib.closing(Queue(runs_dir)) as queue:
+            queue.put(run_id)
     except UNREACHABLE as error:  # the workers find it by its folder
         log.warning("The queue cannot be reached (%s); run %s waits until it can.", type(error).__name__, run_id)
 
 
 def _refuse_too_many(settings: Settings, owner: str | None) -> None:
     """Raise JobRejected where one run more would exceed a limit; each job counts once, a sweep as a whole."""
-    active = [entry for entry in _in_turn(settings.runs_dir) if entry[1].job != "part"]
+    active = _in_turn(settings.runs_dir)
     found = [tickets.read(path) for path, _ in active]
     own = [ticket for ticket in found if owner is not None and ticket is not None and ticket.owner == owner]
     if own and len(own) >= settings.max_session_runs > 0:
@@ -171,12 +177,12 @@ def _refuse_too_many(settings: Settings, owner: str | None) -> None:
 
 
 def _in_turn(runs_dir: Path) -> list[tuple[Path, store.Status]]:
-    """Everything that computes or waits, in the order in which it was submitted; a sweep and its point are one."""
+    """Everything that computes or waits, in the order of its submission; a sweep, its points and helpers are one."""
     found: dict[object, tuple[Path, store.Status]] = {}
     for path, status in store.list_active(runs_dir):
         key = path.name if status.pid is None else (status.host, status.pid)
-        found.setdefault(key, (path, status))  # a sweep is listed before its point
-    return list(found.values())
+        found.setdefault(key, (path, status))  # a sweep is listed before its point, and so is a helper
+    return [entry for entry in found.values() if entry[1].job != "part"]
 
 
 def queue_position(run_dir: Path) -> int:
@@ -202,32 +208,40 @@ def may_cancel(run_dir: Path, session: str | None = None) -> bool:
 
 def _owner(run_dir: Path) -> str | None:
     ticket = tickets.read(run_dir)
-    if ticket is not None:
-        return ticket.owner
+    if ticket is None and (maker := _maker_of(run_dir)) is not None:
+        ticket = tickets.read(maker)
+    return None if ticket is None else ticket.owner
+
+
+def _maker_of(run_dir: Path) -> Path | None:
+    """The sweep, or the helper with one, whose process makes the run in `run_dir` as a point; None of other runs."""
     own = store.read_status(run_dir)
-    for path, other in store.list_active(run_dir.parent):  # a point of a sweep is its sweep's, whose process makes it
-        found = tickets.read(path)
-        if found is not None and own.pid is not None and (other.host, other.pid) == (own.host, own.pid):
-            return found.owner
+    for path, other in store.list_active(run_dir.parent):
+        same = own.pid is not None and (other.host, other.pid) == (own.host, own.pid)
+        if same and path != run_dir and other.job in ("sweep", "part"):
+            return path
     return None
 
 
 def cancel(run_dir: Path, wait: bool = True, *, session: str | None = None) -> None:
     """Ask the run in `run_dir` to stop, which is killed when it has not after `settings.cancel_grace_seconds`.
 
-    A run that has ended stays as it is. With `wait` the run has ended when this returns; without, a thread sees to it.
+    A run that has ended stays as it is. With `wait` this returns when the run has ended, if it is one of this machine;
+    that of another one may take some seconds more, until its worker says so. Without, a thread sees to it. A point of a
+    sweep is never killed: its process makes the others.
 
     Raises:
         JobRejected: `session` is not its owner, and only the owner may.
         RunError: `run_dir` is not a run.
     """
-    if not store.read_status(run_dir).active:
+    asked = [path for path in (run_dir, *_parts_of(run_dir)) if path != run_dir or store.read_status(path).active]
+    if not asked:
         return
     if not may_cancel(run_dir, session):
         raise JobRejected("Only the session that started this run may cancel it (PGB_CANCEL=owner).")
-    asked = [run_dir, *_parts_of(run_dir)]
     for path in asked:
-        store.request_cancel(path)
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            store.request_cancel(path)
     if wait:
         _see_to_their_end(asked)
     else:
@@ -248,9 +262,8 @@ def _see_to_the_end(run_dir: Path) -> None:
                     ending.close(run_dir, "cancelled", "Cancelled.")
         if _ends(run_dir, get_settings().cancel_grace_seconds):
             return
-        status = store.recorded_status(run_dir)
-        process = store.find_process(status)
-        if process is not None:  # no worker is needed for one of this machine
+        process = store.find_process(store.recorded_status(run_dir))
+        if _maker_of(run_dir) is None and process is not None:  # no worker is needed for one of this machine
             ending.kill(process)
             ending.close(run_dir, "cancelled", "Cancelled.")
         else:

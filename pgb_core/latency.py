@@ -6,7 +6,6 @@ what counts is their ratio, beside the ratio of their FLOPs, which no execution 
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pgb_core.errors import SpecError
 from pgb_core.evaluation import choose_device, cpu_threads, device_name, flops, load_any
 from pgb_core.progress import Step, part, silent
 from pgb_core.settings import get_settings
+from pgb_core.status import machine
 
 ROUNDS = 15
 FEWEST_ROUNDS = 5
@@ -104,7 +104,7 @@ def take_turns(
     Args:
         inputs: by the names of `forwards`.
     """
-    name = f"latency-{platform.node()}"  # machines may share the cache
+    name = f"latency-{machine()}"  # machines may share the cache
     with locked(get_settings().cache_dir, name, step, "waiting for another measurement"):
         return _take_turns(forwards, inputs, threads, rounds, step)
 

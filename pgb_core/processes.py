@@ -63,9 +63,12 @@ def lent(folder: Path, write: Callable[[Path], object]) -> Iterator[None]:
         shutil.rmtree(folder / LENT, ignore_errors=True)
 
 
-def borrow(folder: Path, step: Step) -> Path | None:
-    """Where the model to recover of the run in `folder` is, once it is there; None where the run ended before."""
-    began = time.time()
+def borrow(folder: Path, began: float, step: Step) -> Path | None:
+    """Where the model to recover of the run in `folder` is, once it is there; None where the run ended before.
+
+    Args:
+        began: when this process was started, in seconds since the epoch: what was written before is of another run.
+    """
     while True:
         status = _status(folder)
         if status is not None and status.updated > began:  # else it is of an earlier run in the same folder

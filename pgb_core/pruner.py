@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -197,10 +198,11 @@ def help_recover(spec: PruneSpec, out: str | Path, step: Step = silent) -> None:
     """What the other processes of a launch do while the first one makes the run of `spec` in folder `out`."""
     if spec.recover_epochs == 0:
         return
+    began = time.time()
     processes.take_gpu()
     shared = Shared(spec)
     device = shared.loaded(step).device
-    place = processes.borrow(Path(out), step)
+    place = processes.borrow(Path(out), began, step)
     if place is not None:
         _recover(spec, load_pruned(place).to(device), shared, step)
 

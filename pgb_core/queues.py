@@ -29,6 +29,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from pgb_core.embedded import queue_dir
+from pgb_core.errors import RunError
 from pgb_core.files import read_json, write_json
 from pgb_core.settings import get_settings
 from pgb_core.store import is_id
@@ -131,6 +132,10 @@ class Queue:
         """
         self._task(run_id)
 
+    def close(self) -> None:
+        """Let go of its file or its connections."""
+        self.huey.storage.close()
+
     def waiting(self) -> set[str]:
         """Ids of the runs that the queue knows of.
 
@@ -176,6 +181,8 @@ def _sound(file: Path) -> bool:
 
 
 def _name(file: Path) -> str:
-    if not file.exists():
-        write_json(file, {"name": f"pgb_{secrets.token_hex(8)}"})
-    return str(read_json(file)["name"])
+    with contextlib.suppress(RunError, KeyError):  # there is none yet, or a power cut has emptied it
+        return str(read_json(file)["name"])
+    name = f"pgb_{secrets.token_hex(8)}"
+    write_json(file, {"name": name})
+    return name

@@ -23,7 +23,7 @@ from pgb_core import demo_mode, tickets
 from pgb_core.errors import RunError, explain
 from pgb_core.files import read_json, write_json
 from pgb_core.label import Label
-from pgb_core.status import Job, Status, alive, this_process, why_gone
+from pgb_core.status import Job, Status, alive, mine, this_process, why_gone
 
 SCHEMA = 1
 _CANCEL = "cancel"
@@ -97,7 +97,7 @@ def claim(path: Path, job: Job = "prune") -> Status:
         earlier = read_status(path)
         if earlier.state == "done":
             raise RunError(f"{path} already holds a finished run; choose another folder.")
-        if earlier.active and earlier.pid not in (None, os.getpid()):
+        if earlier.active and earlier.pid is not None and not mine(earlier):
             raise RunError(f"Another process is writing a run into {path}; choose another folder.")
         if earlier.active:  # queued: it waits since then
             created = earlier.created
@@ -146,7 +146,7 @@ def write_last_status(path: Path, status: Status) -> None:
 
 def beat(path: Path) -> None:
     """Say that the process of run folder `path` lives, for those on other machines; a folder that is gone is let be."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # or out of reach for a moment
         os.utime(path / "status.json")
 
 

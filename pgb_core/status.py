@@ -22,6 +22,9 @@ BEAT_SECONDS = 10.0
 LOST_SECONDS = 120.0
 """Without a sign for so long, a process of another machine counts as gone."""
 
+_SAME_SECONDS = 5.0
+"""The start of a process is told by the clock, which may be set meanwhile."""
+
 
 @dataclass(frozen=True)
 class Status:
@@ -49,11 +52,24 @@ class Status:
 
 
 @functools.cache
-def here() -> str:
-    """This machine, or this container: processes of another one cannot be seen from here."""
+def machine() -> str:
+    """This machine, which its containers share; until it is started again."""
     with contextlib.suppress(OSError):
-        return f"{platform.node()} {Path('/proc/self/ns/pid').readlink()}"
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return platform.node()
+
+
+@functools.cache
+def here() -> str:
+    """This machine, or this container, its name first: processes of another one cannot be seen from here."""
+    with contextlib.suppress(OSError):
+        return f"{platform.node()} {machine()} {Path('/proc/self/ns/pid').readlink()}"
+    return platform.node()
+
+
+def mine(status: Status) -> bool:
+    """Whether `status` is of the calling process."""
+    return status.host in ("", here()) and status.pid == os.getpid()
 
 
 def this_process(status: Status) -> Status:
@@ -100,7 +116,7 @@ def living(pid: int | None, created: float | None) -> psutil.Process | None:
         return None
     try:
         process = psutil.Process(pid)
-        same = abs(process.create_time() - (created or 0.0)) < 1.0
+        same = abs(process.create_time() - (created or 0.0)) < _SAME_SECONDS
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None

@@ -42,7 +42,7 @@ from pgb_core.run_folder import (
     write_words,
 )
 from pgb_core.settings import get_settings
-from pgb_core.status import FINISHED, Job, State, Status, find_process, owned_by, this_process
+from pgb_core.status import FINISHED, Job, State, Status, find_process, mine, owned_by, this_process
 
 __all__ = [
     "FINISHED",
@@ -66,6 +66,7 @@ __all__ = [
     "list_own",
     "list_runs",
     "log_file",
+    "mine",
     "new_model",
     "new_run",
     "owned_by",

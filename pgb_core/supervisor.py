@@ -21,7 +21,7 @@ import psutil
 from pgb_core import ending, store, tickets
 from pgb_core.commands import child_environment, command_of
 from pgb_core.embedded import turnstile
-from pgb_core.errors import PGBError, RunError, reason
+from pgb_core.errors import RunError, explain, reason
 from pgb_core.settings import get_settings
 from pgb_core.status import here, living
 
@@ -82,9 +82,11 @@ def _start(run_dir: Path, device: str, command: CommandBuilder) -> tuple[psutil.
         store.write_status(run_dir, starting)  # from here on the status is the run's own, until it has ended
     try:
         process = _spawn(command(run_dir, device), store.log_file(run_dir))
-    except (PGBError, OSError) as error:
-        log.warning("%s cannot be started: %s", run_dir.name, reason(error))
-        ending.close(run_dir, "failed", f"The run cannot be started: {reason(error)}")
+    except Exception as error:  # whatever a spec may hold: the worker has other runs
+        log.warning("%s cannot be started: %s", run_dir.name, reason(error), exc_info=explain(error) is None)
+        with contextlib.suppress(RunError, OSError):
+            ending.close(run_dir, "failed", f"The run cannot be started: {reason(error)}")
+        tickets.leave(run_dir)
         return None
     log.info("%s is run by process %d.", run_dir.name, process.pid)
     return process, starting

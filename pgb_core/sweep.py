@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pgb_core import store, sweep_table
-from pgb_core.errors import JobCancelled, PGBError, RunError, explain, reason
+from pgb_core.errors import JobCancelled, RunError, explain, reason
 from pgb_core.progress import Progress, ProgressCallback
 from pgb_core.pruner import prune, stage_weights
 from pgb_core.shards import Shard, group_of
@@ -65,6 +64,8 @@ def sweep(
     """
     path = Path(out)
     found = write_sweep(path, spec, runs_dir or path)
+    here = tuple(replace(point, spec=replace(point.spec, device=spec.base.device)) for point in found.points)
+    found = replace(found, points=here)
     place = helper or (path if shard is None else shard.folder(path))
     status = _claim(place)
     first = set(spec.points() if shard is None else shard.of(spec.points()))
@@ -74,7 +75,8 @@ def sweep(
         wanted += [point for point in reversed(found.points) if point not in own]
     try:
         open_ = [point for point in wanted if found.state(point) != "done"]
-        meter = _Meter(found, place, status, open_, on_progress)
+        since = (status if helper is None else found.status()).started or time.time()
+        meter = _Meter(found, place, status, since, open_, on_progress)
         _make_points(found, open_, meter, on_point, guard, patient=helper is None)
         table = sweep_table.write_table(found)
         _end(place, "done", _outcome(table, own if helper is None else ()))
@@ -110,7 +112,7 @@ def _claim(path: Path) -> store.Status:
     path.mkdir(exist_ok=True)  # of a shard
     if (path / "status.json").exists():
         earlier = store.read_status(path)
-        if earlier.active and earlier.pid not in (None, os.getpid()):
+        if earlier.active and earlier.pid is not None and not store.mine(earlier):
             raise RunError(f"Another process is writing a sweep into {path}; choose another folder.")
         created, job = earlier.created, earlier.job
     status = store.Status("running", created=created, started=time.time(), message="starting", job=job)
@@ -158,16 +160,30 @@ def _take(found: Sweep, points: Sequence[Point], meter: _Meter, patient: bool) -
     while True:
         if store.cancel_requested(meter.place):
             raise JobCancelled("The sweep was cancelled.")
+        if not patient and not found.status().active:  # nobody would be told of what a helper still makes
+            return None
         with locked(found.path):
             states = {point: meter.state(point) for point in points if point not in meter.tried}
             point = next((point for point, state in states.items() if state not in ("done", "running", "queued")), None)
-            if point is not None:
-                with contextlib.suppress(PGBError):  # it belongs to something else: told when it is made
-                    store.claim(found.folder(point))
-        if point is not None or not patient or "running" not in states.values():
-            return point
-        meter.waits()
-        time.sleep(_LOOK_SECONDS)
+            if point is not None and _claimed(found.folder(point)):
+                return point
+        if point is not None:
+            meter.tried.add(point)
+        elif not patient or "running" not in states.values():
+            return None
+        else:
+            meter.waits()
+            time.sleep(_LOOK_SECONDS)
+
+
+def _claimed(folder: Path) -> bool:
+    """Whether the run folder of a point is now this process's; it may belong to something else."""
+    try:
+        store.claim(folder)
+    except RunError as error:
+        log.warning("A point is not made: %s", error)
+        return False
+    return True
 
 
 def _make(folder: Path, point: Point, shared: Shared, place: Path, progress: ProgressCallback, guard: Guard) -> None:
@@ -205,6 +221,7 @@ class _Meter:
         found: Sweep,
         place: Path,
         status: store.Status,
+        since: float,
         points: Sequence[Point],
         callback: ProgressCallback | None,
     ) -> None:
@@ -214,13 +231,13 @@ class _Meter:
         self._found, self._status, self._callback = found, status, callback
         self._several = len(found.spec.checkpoints) * len(found.spec.tasks) > 1
         self._weights = dict(zip(points, point_weights([point.spec for point in points]), strict=True))
-        self._began, self._began_at = time.monotonic(), time.time()
+        self._began, self._since = time.monotonic(), since
         self._told = 0.0
 
     def state(self, point: Point) -> store.State | None:
-        """As `Sweep.state`; one that was cancelled by itself, in whatever process, counts as done."""
+        """As `Sweep.state`; one that was cancelled by itself since the sweep began, in any process, counts as done."""
         status = self._found.point_status(point)
-        if status is not None and status.state == "cancelled" and (status.finished or 0.0) > self._began_at:
+        if status is not None and status.state == "cancelled" and (status.finished or 0.0) > self._since:
             return "done"
         return None if status is None else status.state
 

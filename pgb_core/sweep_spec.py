@@ -183,6 +183,8 @@ def _write_sweep(path: Path, spec: SweepSpec, runs_dir: Path) -> Sweep:
     created, points = time.time(), {}
     if (path / FILE).exists():
         earlier = read_sweep(path, runs_dir)
+        if earlier.spec.base.device == "auto":  # each worker has its own
+            spec = replace(spec, base=replace(spec.base, device="auto"))
         if replace(earlier.spec.base, **_place(spec.base)) != spec.base:
             raise SpecError(f"{path} holds a sweep with other settings; choose another --out.")
         created, points = earlier.created, {point.spec: point for point in earlier.points}

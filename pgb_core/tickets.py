@@ -18,7 +18,7 @@ import psutil
 
 from pgb_core.errors import RunError
 from pgb_core.files import read_json, write_json
-from pgb_core.status import here, living
+from pgb_core.status import Job, here, living
 
 _FILE = "ticket.json"
 
@@ -33,6 +33,8 @@ class Ticket:
     """Machine of the worker that took the run; `pid` and `pid_created` tell its process."""
     pid: int | None = None
     pid_created: float | None = None
+    job: Job = "prune"
+    """What was submitted, in case the status is damaged."""
 
     @property
     def supervised(self) -> bool:
@@ -52,9 +54,9 @@ def read(run_dir: Path) -> Ticket | None:
     return None
 
 
-def issue(run_dir: Path, owner: str | None) -> None:
+def issue(run_dir: Path, owner: str | None, job: Job = "prune") -> None:
     """Write the ticket of a run that waits for a worker; `owner` as in `Ticket`."""
-    write_json(run_dir / _FILE, asdict(Ticket(owner)))
+    write_json(run_dir / _FILE, asdict(Ticket(owner, job=job)))
 
 
 def take(run_dir: Path) -> None:

@@ -105,7 +105,13 @@ class Worker:
                 "cut": len(example.input_ids) >= each.max_length,
             }
         forwards = {name: latency.forward_of(each.model) for name, each in held.items()}
-        times = latency.take_turns(forwards, inputs, threads=evaluation.cpu_threads(), rounds=ROUNDS)
+        times = latency.take_turns(
+            forwards,
+            inputs,
+            threads=evaluation.cpu_threads(),
+            rounds=ROUNDS,
+            step=lambda done, total, message="": tell(message),  # it may wait for another measurement
+        )
         return [{**found[name], **latency.summary(times[name])} for name in (f"{run} {model}" for run, model in keys)]
 
     def texts(self, request: Mapping[str, Any], tell: Tell) -> list[dict[str, str]]:

@@ -149,8 +149,9 @@ class _Consumer(Consumer):
     def _close_ended(self) -> None:
         """Write down the end of runs whose process is gone, and mend the status of those that lost it."""
         for path in store.list_abandoned(self._runs_dir):
-            ended = store.read_status(path)
-            ending.close(path, ended.state, ended.message)
+            with contextlib.suppress(OSError, RunError):  # tried again
+                ended = store.read_status(path)
+                ending.close(path, ended.state, ended.message)
         for path in store.folders(self._runs_dir):
             with contextlib.suppress(OSError, RunError):  # deleted meanwhile, or not a run yet
                 written = (path / "status.json").stat().st_mtime

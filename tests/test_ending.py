@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pgb_core import JobCancelled, RunError, ending, store
+from pgb_core import JobCancelled, RunError, ending, store, tickets
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -60,7 +60,21 @@ def test_a_run_says_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert time.time() - (tmp_path / "status.json").stat().st_mtime < 10
 
 
-@pytest.mark.parametrize("text", ["", '{"state": "run', "[]", '{"state": "done", "from": "another version"}'])
+def test_a_folder_that_is_away_for_a_moment_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def away(path: Path) -> bool:
+        asked.append(path)
+        if len(asked) == 1:
+            raise OSError(116, "Stale file handle")
+        return True
+
+    monkeypatch.setattr(store, "cancel_requested", away)
+    with pytest.raises(JobCancelled), ending.cancellable(tmp_path):
+        time.sleep(10)
+
+
+@pytest.mark.parametrize("text", ["", '{"state": "run', "[]"])
 def test_a_half_written_status_is_mended(tmp_path: Path, text: str) -> None:
     (tmp_path / "status.json").write_text(text)
     (tmp_path / "layout.safetensors").touch()
@@ -68,6 +82,22 @@ def test_a_half_written_status_is_mended(tmp_path: Path, text: str) -> None:
     assert store.read_status(tmp_path).state == "failed"
     assert store.read_status(tmp_path).message == "Its status was damaged; start it again."
     assert not (tmp_path / "layout.safetensors").exists()
+
+
+def test_a_mended_run_is_what_was_submitted(tmp_path: Path) -> None:
+    tickets.issue(tmp_path, None, "part")
+    (tmp_path / "status.json").touch()
+    ending.mend(tmp_path)
+    assert store.read_status(tmp_path).job == "part"
+
+
+def test_a_status_of_another_version_is_not_damaged(tmp_path: Path) -> None:
+    text = '{"state": "running", "from": "another version"}'
+    (tmp_path / "status.json").write_text(text)
+    (tmp_path / "layout.safetensors").touch()
+    ending.mend(tmp_path)
+    assert (tmp_path / "status.json").read_text() == text
+    assert (tmp_path / "layout.safetensors").exists()
 
 
 def test_a_finished_run_whose_status_is_damaged_stays_finished(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pgb_core import JobCancelled, JobRejected, PruneSpec, RunError, embedded, jobs, store, tickets
+from pgb_core import JobCancelled, JobRejected, PruneSpec, RunError, embedded, jobs, store, supervisor, tickets
 from pgb_core.settings import get_settings
 from pgb_core.sweep_spec import SweepSpec
 from tests import stand_in
@@ -426,3 +426,90 @@ def test_a_point_is_the_sweep_s_owner_s(monkeypatch: pytest.MonkeyPatch) -> None
     tickets.issue(sweep, tickets.digest("secret"))
     assert not jobs.may_cancel(point)
     assert jobs.may_cancel(point, "secret")
+
+
+def test_a_point_that_a_helper_makes_is_the_sweep_s_owner_s(
+    start: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGB_CANCEL", "owner")
+    monkeypatch.setenv("PGB_SWEEP_WORKERS", "2")
+    computes(start("long"))
+    sweep = get_settings().runs_dir / jobs.submit_sweep(SweepSpec(SPEC, (0.3, 0.5)), session="secret")
+    (part,) = (path for path, status in store.list_active(sweep.parent) if status.job == "part")
+    point = store.new_run(sweep.parent)
+    store.write_status(part, store.this_process(store.recorded_status(part)))
+    store.write_status(point, store.this_process(store.Status("running", created=time.time())))
+    for path in (part, point):
+        assert not jobs.may_cancel(path, "another")
+        assert jobs.may_cancel(path, "secret")
+
+
+# --- sweeps --------------------------------------------------------------------------------------------------------
+
+
+def test_a_point_that_does_not_stop_in_time_is_not_killed_with_its_sweep(
+    start: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGB_CANCEL_GRACE_SECONDS", "0.2")
+    monkeypatch.setattr(jobs, "_CLOSING_SECONDS", 0.2)
+    sweep = start("long")
+    status = computes(sweep)
+    store.write_status(sweep, replace(store.recorded_status(sweep), job="sweep"))
+    point = store.new_run(sweep.parent)
+    store.write_status(point, replace(status, created=time.time()))
+    jobs.cancel(point)
+    assert store.find_process(status) is not None
+    assert store.cancel_requested(point)  # it stops when it can
+    jobs.cancel(sweep)
+    assert store.read_status(sweep).state == "cancelled"
+
+
+def test_helpers_of_a_sweep_that_has_ended_can_still_be_cancelled(
+    start: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGB_SWEEP_WORKERS", "2")
+    computes(first := start("wait"))
+    sweep = first.parent / jobs.submit_sweep(SweepSpec(SPEC, (0.3, 0.5)))
+    assert jobs.queue_position(sweep) == 1
+    assert jobs.queue_position(start("0")) == 2  # the helper is no run of its own
+    store.write_status(sweep, replace(store.recorded_status(sweep), state="failed"))
+    jobs.cancel(sweep)
+    assert store.read_status(sweep).state == "failed"
+    assert [path for path, status in store.list_active(sweep.parent) if status.job == "part"] == []
+    jobs.cancel(first)
+
+
+# --- what a worker outlives ----------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_command_cannot_even_be_made_fails() -> None:
+    run_dir = store.new_run(get_settings().runs_dir)
+    (run_dir.parent / ".queue").mkdir()
+    tickets.issue(run_dir, None)
+    store.write_status(run_dir, store.Status())
+
+    def command(run_dir: Path, device: str) -> list[str]:
+        raise ValueError("embedded null byte")
+
+    assert not supervisor.supervise(run_dir, command=command)
+    assert "ValueError" in store.recorded_status(run_dir).message
+    assert store.recorded_status(run_dir).state == "failed"
+    ticket = tickets.read(run_dir)
+    assert ticket is not None
+    assert not ticket.supervised
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(
+    start: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, tried = embedded._start, list[Path]()
+
+    def fails_at_first(runs_dir: Path) -> None:
+        tried.append(runs_dir)
+        if len(tried) == 1:
+            raise OSError(28, "No space left on device")
+        begin(runs_dir)
+
+    monkeypatch.setattr(embedded, "_start", fails_at_first)
+    assert ends(start("0")).state == "done"
+    assert len(tried) > 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from itertools import groupby
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pgb_core.grouped import cut, install
 from pgb_core.latency import DEFAULT, GRID, Shape
 from pgb_core.layout import dropped_layout, untouched_layout
 from pgb_core.settings import get_settings
+from pgb_core.status import machine
 from tests.network import Network
 
 SMALL = Shape(2, 16)
@@ -58,7 +58,7 @@ def test_models_take_turns_after_a_warm_up_and_slow_ones_get_fewer_rounds(monkey
 
 
 def test_a_measurement_waits_for_one_of_another_process() -> None:
-    lock = FileLock(get_settings().cache_dir / f".latency-{platform.node()}.lock")
+    lock = FileLock(get_settings().cache_dir / f".latency-{machine()}.lock")
     said: list[str] = []
 
     def step(done: int, total: int, message: str = "") -> None:

@@ -104,8 +104,9 @@ def test_a_helper_waits_for_this_run_and_ends_with_it(tmp_path: Path) -> None:
         if len(waited) == 4:
             (old / ".recovery").mkdir()
 
-    assert processes.borrow(old, step) == old / ".recovery"
+    assert processes.borrow(old, time.time(), step) == old / ".recovery"
     assert len(waited) == 4
     store.write_status(old, store.Status("failed"))
     waited.clear()
-    assert processes.borrow(old, lambda *_: store.write_status(old, store.Status("failed"))) is None
+    assert processes.borrow(old, time.time(), lambda *_: store.write_status(old, store.Status("failed"))) is None
+    assert processes.borrow(old, time.time() - 60, step) is None  # it ended while this process was loading

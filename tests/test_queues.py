@@ -110,3 +110,11 @@ def test_a_redis_that_is_away_is_told_once_and_without_its_password(
     assert "secret" not in caplog.text
     with pytest.raises(queues.UNREACHABLE):
         queue.put(RUN)
+
+
+def test_a_queue_whose_name_is_lost_gets_another_one(tmp_path: Path) -> None:
+    queue_dir(tmp_path).mkdir()
+    first = Queue(tmp_path).huey.name
+    assert Queue(tmp_path).huey.name == first
+    (queue_dir(tmp_path) / "name.json").write_text("")
+    assert Queue(tmp_path).huey.name not in ("", first)

@@ -317,6 +317,7 @@ def test_a_helper_begins_with_its_part_takes_what_nobody_makes_and_waits_for_nob
     place, seen = tmp_path / "part", list[float]()
     place.mkdir()
     store.write_status(place, store.Status("running", job="part"))
+    store.write_status(found.path, store.Status("queued", job="sweep"))
     sweep(
         spec,
         found.path,
@@ -326,8 +327,48 @@ def test_a_helper_begins_with_its_part_takes_what_nobody_makes_and_waits_for_nob
     )
     assert seen == [0.7, 0.9, 0.5]
     assert (store.read_status(place).state, store.read_status(place).job) == ("done", "part")
-    assert not (found.path / "status.json").exists()
+    assert store.read_status(found.path).state == "queued"
     assert found.state(found.points[0]) == "running"
+
+
+def test_a_helper_makes_nothing_for_a_sweep_that_has_ended(base: PruneSpec, tmp_path: Path) -> None:
+    spec, place = SweepSpec(base, (0.3, 0.5), ("magnitude",)), tmp_path / "part"
+    found = sweep_module.write_sweep(tmp_path / "sweep", spec, tmp_path / "sweep")
+    store.write_status(found.path, store.Status("cancelled", job="sweep"))
+    rows = sweep(spec, found.path, shard=Shard(2, 2), helper=place)
+    assert [row["state"] for row in rows] == ["pending", "pending"]
+    assert store.read_status(place).state == "done"
+
+
+def test_a_point_that_was_cancelled_by_itself_is_not_made_by_a_helper_that_comes_later(
+    base: PruneSpec, tmp_path: Path
+) -> None:
+    spec, place = SweepSpec(base, (0.3, 0.5), ("magnitude",)), tmp_path / "part"
+    found = sweep_module.write_sweep(tmp_path / "sweep", spec, tmp_path / "sweep")
+    began = time.time() - 60
+    store.write_status(found.path, store.this_process(store.Status("running", started=began, job="sweep")))
+    found.folder(found.points[1]).mkdir()
+    store.write_status(found.folder(found.points[1]), store.Status("cancelled", finished=began + 30))
+    sweep(spec, found.path, shard=Shard(2, 2), helper=place)
+    assert [found.state(point) for point in found.points] == ["done", "cancelled"]
+
+
+def test_a_worker_has_its_own_device_for_a_sweep_that_leaves_it_open(base: PruneSpec, tmp_path: Path) -> None:
+    spec = SweepSpec(replace(base, device="auto"), (0.3,), ("magnitude",))
+    sweep_module.write_sweep(tmp_path, spec, tmp_path)
+    rows = sweep(replace(spec, base=replace(spec.base, device="cpu")), tmp_path)
+    assert [row["state"] for row in rows] == ["done"]
+    assert read_sweep(tmp_path, tmp_path).spec == spec
+    assert store.read_json(tmp_path / rows[0]["run"] / "spec.json")["device"] == "cpu"
+
+
+def test_a_point_whose_folder_belongs_to_something_else_is_left_out(base: PruneSpec, tmp_path: Path) -> None:
+    spec = SweepSpec(base, (0.3, 0.5), ("magnitude",))
+    found = sweep_module.write_sweep(tmp_path, spec, tmp_path)
+    found.folder(found.points[0]).mkdir()
+    (found.folder(found.points[0]) / "notes.txt").touch()
+    assert [row["state"] for row in sweep(spec, tmp_path)] == ["pending", "done"]
+    assert store.read_status(tmp_path).message == "1 of 2 points made"
 
 
 def test_a_sweep_waits_for_its_helpers_and_makes_what_a_dead_one_left(
