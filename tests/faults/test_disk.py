@@ -16,6 +16,7 @@ import pytest
 
 from pgb_core import PruneSpec, prune, quota, store
 from pgb_core.label import Label
+from tests.faults.conftest import Outcome
 from tests.sample_run import make_unfinished_run
 
 EVICT = """
@@ -40,7 +41,7 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("size", [4000, 20_000])  # of an option table, of the model
 def test_a_run_on_a_full_disk_fails_in_a_line_leaves_nothing_and_the_next_one_works(
-    tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path, size: int
+    tiny_checkpoint: Path, tiny_csv: Path, tmp_path: Path, outcome: Outcome, size: int
 ) -> None:
     spec = PruneSpec(
         str(tiny_checkpoint),
@@ -61,10 +62,11 @@ def test_a_run_on_a_full_disk_fails_in_a_line_leaves_nothing_and_the_next_one_wo
     assert {path.name for path in out.iterdir()} <= {"spec.json", "status.json", "log.txt"}
     prune(spec, out)
     assert store.read_status(out).state == "done"
+    outcome(f"{status.message} The next run works")
 
 
 def test_a_disk_without_room_for_another_status_still_says_how_the_run_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
 ) -> None:
     path = make_unfinished_run(tmp_path, store.this_process(store.Status("running", message="x" * 500)))
 
@@ -74,10 +76,11 @@ def test_a_disk_without_room_for_another_status_still_says_how_the_run_ended(
     monkeypatch.setattr("pgb_core.files.tempfile.mkstemp", full)
     store.write_last_status(path, store.Status("failed", message="No space left on device."))
     assert store.read_status(path).message == "No space left on device."
+    outcome("it is written over the old one")
 
 
 def test_two_processes_that_make_room_at_once_remove_no_more_than_one_would(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
 ) -> None:
     now, size = time.time(), 50_000
     paths = []
@@ -106,3 +109,4 @@ def test_two_processes_that_make_room_at_once_remove_no_more_than_one_would(
     noted = json.loads((tmp_path / "runs" / "evicted.json").read_text())["evicted"]
     assert sorted(run["run"] for run in noted) == sorted(gone)
     assert quota.make_room(tmp_path / "runs") == []
+    outcome(f"{len(gone)} runs go, each once; the pinned one and the newest stay")

@@ -13,6 +13,7 @@ import pytest
 
 from pgb_core import index, store
 from pgb_core.index import Index
+from tests.faults.conftest import Outcome
 from tests.sample_run import make_sample_run, settle
 
 COUNT = 12
@@ -70,7 +71,9 @@ def a_folder(file: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [cut_off, emptied, deleted, garbage, letters_changed, other_version, other_table, a_folder]
 )
-def test_a_damaged_index_changes_nothing_and_is_made_anew(runs_dir: Path, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_index_changes_nothing_and_is_made_anew(
+    runs_dir: Path, damage: Callable[[Path], None], outcome: Outcome
+) -> None:
     file = index.file_of(runs_dir)
     expected = {path: store.read_run(path).spec for path in index.folders(runs_dir)}
     damage(file)
@@ -80,6 +83,7 @@ def test_a_damaged_index_changes_nothing_and_is_made_anew(runs_dir: Path, damage
     if damage is not a_folder:  # that is not ours to remove: the list is right without an index
         with closing(sqlite3.connect(file)) as connection:
             assert connection.execute("SELECT count(*) FROM runs").fetchone() == (COUNT,)
+    outcome("the list of runs stays the same")
 
 
 def test_runs_that_vanish_while_they_are_listed_are_left_out(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
