@@ -20,7 +20,9 @@ class Visitor:
     """One session with the server at `address`; leaving the context closes its tab."""
 
     def __init__(self, address: str) -> None:
-        self._socket = connect(
+        self._repeating: set[str] = set()
+        """What draws itself every second."""
+        self._connection = connect(
             f"{address.replace('http', 'ws', 1)}/_stcore/stream",
             subprotocols=["streamlit"],  # type: ignore[list-item]
             max_size=None,
@@ -28,12 +30,13 @@ class Visitor:
         )
 
     def __enter__(self) -> Visitor:
+        self._socket = self._connection.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._socket.close()
+        self._connection.__exit__(kind, error, trace)
 
     def visit(self, page: str, query: str = "") -> float:
         """Go to a page; seconds until its script has ended.
@@ -44,6 +47,7 @@ class Visitor:
         message = BackMsg()
         message.rerun_script.page_name = page
         message.rerun_script.query_string = query
+        self._repeating.clear()
         began = time.monotonic()
         self._socket.send(message.SerializeToString())
         self._wait_for_the_end(began + PATIENCE_SECONDS)
@@ -57,7 +61,7 @@ class Visitor:
                 time.sleep(left)
                 return
             time.sleep(min(left, 1.0))
-            for fragment in self._repeating:
+            for fragment in tuple(self._repeating):
                 message = BackMsg()
                 message.rerun_script.fragment_id = fragment
                 message.rerun_script.is_auto_rerun = True
@@ -69,11 +73,9 @@ class Visitor:
             message = ForwardMsg()
             message.ParseFromString(self._socket.recv(deadline - time.monotonic()))
             kind = message.WhichOneof("type")
-            if kind == "new_session" and not message.new_session.fragment_ids_this_run:
-                self._repeating: list[str] = []
-            elif kind == "auto_rerun":
-                self._repeating.append(message.auto_rerun.fragment_id)
+            if kind == "auto_rerun":
+                self._repeating.add(message.auto_rerun.fragment_id)
             elif kind == "script_finished":
-                status = message.script_finished
-                if status in (ForwardMsg.FINISHED_SUCCESSFULLY, ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY):
+                if message.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                     return
+                self._repeating.clear()  # the whole page is drawn anew
