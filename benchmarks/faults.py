@@ -33,7 +33,7 @@ class Table:
         said = str(dict(report.user_properties).get("outcome", ""))
         if report.skipped:
             said = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else "skipped"
-        outcome = "FAILED" if report.failed else said or "passed"
+        outcome = f"FAILED {said}".strip() if report.failed else said or "passed"
         name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
         self.counts[report.outcome] += 1
         self.rows.append([name, outcome, f"{report.duration:.1f}"])

@@ -23,7 +23,7 @@ from ui.frame import PAGES
 SESSIONS, SECONDS = 50, 300.0
 KEPT_SECONDS = 125.0
 """Streamlit keeps the session of a closed tab for two minutes."""
-LOOK_SECONDS = 20.0
+LOOK_SECONDS = 40.0
 """How long a visitor looks at a page, on average."""
 SLOWEST_SECONDS, WITHIN = 2.0, 0.10
 
@@ -78,7 +78,7 @@ def test_fifty_sessions_open_and_close_for_five_minutes_during_a_run(
         made.append(runs_dir / jobs.submit(spec))
         for visitor in visitors:
             visitor.start()
-            time.sleep(0.2)
+            time.sleep(LOOK_SECONDS / SESSIONS)
         while time.monotonic() < end:  # one run follows another
             if not store.read_status(made[-1]).active:
                 made.append(runs_dir / jobs.submit(spec))
