@@ -16,7 +16,7 @@ import pytest
 from pgb_core import PruneSpec, RunError, evaluation, prune, store, tasks
 from pgb_core.settings import get_settings
 from pgb_core.trial import COMMAND, MAX_CHARACTERS, Trial
-from pgb_core.trial_worker import Worker
+from pgb_core.trial_worker import ROUNDS, Worker
 
 ECHO = """
 import json, os, sys
@@ -100,7 +100,8 @@ def both(run: store.Run, text: str = "a happy lovely day") -> dict[str, Any]:
 def test_dense_and_pruned_answer_with_probabilities_and_milliseconds(run: store.Run) -> None:
     said: list[str] = []
     dense, pruned = Worker().answer(both(run), said.append)
-    assert said == ["loading the dense model", "loading the pruned model", "asking the models"]
+    rounds = [f"round {n} of {ROUNDS}" for n in range(1, ROUNDS + 1)]
+    assert said == ["loading the dense model", "loading the pruned model", "asking the models", *rounds]
     for answer in (dense, pruned):
         assert answer["label"] == "positive"
         assert sum(answer["probabilities"].values()) == pytest.approx(1)
