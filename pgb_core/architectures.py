@@ -9,6 +9,7 @@ on that. What is different about a family is in its class (`Bert`, `DistilBert`,
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ class Sublayer:
 # --- families ------------------------------------------------------------------------------------------------------
 
 
-class Family:
+class Family(ABC):
     """A family of encoders, as transformers writes it: paths below a transformer layer, and what is not alike.
 
     A new one is a class like `DistilBert`, its entry in `families.FAMILIES` and its `modeling_pgb_*.py`.
@@ -88,9 +89,9 @@ class Family:
     embedded: tuple[str, ...] = ("input_ids", "token_type_ids")
     """The inputs that its embeddings take."""
 
+    @abstractmethod
     def classify(self, model: Any, hidden: Tensor) -> Tensor:
         """(B, L, hidden) -> (B, labels), what the head for sequences gives without dropout."""
-        raise NotImplementedError
 
     def positions(self, config: Any) -> int:
         """Most tokens of a text."""

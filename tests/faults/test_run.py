@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -108,9 +108,16 @@ def test_a_status_file_is_half_written(start: Start, outcome: Outcome, text: str
 # --- every stage of a real run -------------------------------------------------------------------------------------
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("stage", STAGES)
+def in_stages(stages: Sequence[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Marks a test that takes a real run to each of `stages`."""
+
+    def mark(test: Callable[..., None]) -> Callable[..., None]:
+        return pytest.mark.long(pytest.mark.timeout(600)(pytest.mark.parametrize("stage", stages)(test)))
+
+    return mark
+
+
+@in_stages(STAGES)
 def test_a_run_is_killed_in_stage(prune: Start, outcome: Outcome, stage: str) -> None:
     run_dir = prune(stage)
     status = at_stage(run_dir, stage)
@@ -123,9 +130,7 @@ def test_a_run_is_killed_in_stage(prune: Start, outcome: Outcome, stage: str) ->
     outcome(status.message)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("stage", STAGES)
+@in_stages(STAGES)
 def test_a_run_is_cancelled_in_stage(prune: Start, outcome: Outcome, stage: str) -> None:
     run_dir = prune(stage)
     status = at_stage(run_dir, stage)
@@ -140,9 +145,7 @@ def test_a_run_is_cancelled_in_stage(prune: Start, outcome: Outcome, stage: str)
     outcome(f"cancelled in {took:.1f} s")
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("stage", STAGES)
+@in_stages(STAGES)
 def test_the_worker_is_killed_in_stage(prune: Start, outcome: Outcome, stage: str) -> None:
     run_dir = prune(stage)
     status = at_stage(run_dir, stage)
@@ -158,9 +161,7 @@ def test_the_worker_is_killed_in_stage(prune: Start, outcome: Outcome, stage: st
     outcome("the run goes on to its end, another worker takes over")
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("stage", ["importance", "recovery"])
+@in_stages(("importance", "recovery"))
 def test_a_run_has_no_memory_left_in_stage(prune: Start, outcome: Outcome, stage: str) -> None:
     run_dir = prune(f"memory {stage}")
     status = wait_for(run_dir, lambda status: not status.active, SECONDS)
