@@ -15,6 +15,7 @@ from pgb_core import matrices, store
 from pgb_core.figures import matrix as figures
 from pgb_core.figures.export import INK
 from pgb_core.settings import get_settings
+from tests.browser.visitor import settled
 from tests.sample_run import make_sample_run
 
 pytestmark = pytest.mark.timeout(240)
@@ -39,6 +40,7 @@ def test_exported_files_open_and_say_what_the_chart_says(page: Page, server: str
     page.emulate_media(color_scheme="dark")
     page.goto(f"{server}/matrix?run={run.name}&layer=1&matrix=feed_forward.output")
     expect(page.locator(".st-key-overview_permuted .js-plotly-plot")).to_be_visible()
+    settled(page)
     before = page.locator(".st-key-overview_permuted .js-plotly-plot").evaluate("plot => plot.layout.font?.color")
     files = {ending: save(page, ending, tmp_path) for ending in BUTTONS}
     stem = f"matrix-layer-1-feed-forward-output-permuted-by-weight-run-{run.name}"

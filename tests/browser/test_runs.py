@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from pgb_core import store
 from pgb_core.settings import get_settings
+from tests.browser.visitor import settled
 from tests.sample_run import make_sample_run
 
 pytestmark = pytest.mark.timeout(240)
@@ -34,6 +35,7 @@ def test_a_run_is_named_found_downloaded_and_deleted(page: Page, server: str) ->
     search.fill("monday")
     search.press("Enter")
     expect(page.get_by_test_id("stDataFrame")).to_have_count(1)
+    settled(page)  # the page draws every button anew: a click on one of the page before makes no file
 
     for button, name in ((re.compile("^Model, ZIP"), "model.safetensors"), ("Figures, ZIP", "index.html")):
         with page.expect_download() as download:
