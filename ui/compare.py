@@ -290,6 +290,7 @@ def same_matrix(both: tuple[Side, Side]) -> None:
             "largest": st.column_config.NumberColumn("Largest weight", format="%.3f", help="By magnitude."),
             "norm": st.column_config.NumberColumn("Norm", format="%.2f", help="Frobenius: root of the sum of squares."),
         },
+        key="same_table",
         title="In numbers",
     )
 

@@ -117,5 +117,6 @@ def _references(against: figures.References, cost: str) -> None:
             "setting": "Setting",
             "source": "Source",
         },
+        key="published_table",
         title="Published figures, in other settings: references, not measurements of ours",
     )

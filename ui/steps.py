@@ -130,4 +130,4 @@ def _groups(lesson: Lesson) -> None:
         "density": charts.percent_column("Share of the weights", words.DENSITY),
         "kept_importance": charts.percent_column("Kept importance", words.KEPT_IMPORTANCE),
     }
-    charts.table(figures.group_table(lesson), columns, title="The groups as a table")
+    charts.table(figures.group_table(lesson), columns, key="lesson_groups", title="The groups as a table")

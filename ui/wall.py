@@ -84,7 +84,10 @@ def show(run: Run, found: tuple[Thumbnail, ...], selected: int) -> None:
     }
 
     def table() -> None:
-        with st.expander("The same as a table, to choose from"):
+        folded = st.expander("The same as a table, to choose from", key="wall_twin", on_change="rerun")
+        if not folded.open:
+            return
+        with folded:
             charts.pick_table(
                 rows,
                 columns,

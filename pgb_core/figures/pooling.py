@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_ROWS = 512
-MAX_COLUMNS = 256
+MAX_CELLS = 256
+"""Along each axis: three overviews stand side by side, some 330 pixels wide each."""
 How = Literal["extreme", "mean"]
 
 
@@ -32,7 +32,7 @@ class Pooled:
         return rows | {str(place * self.column_step): column for place, column in enumerate(self.cells.T)}
 
 
-def pool(values: NDArray[np.float32], how: How, max_rows: int = MAX_ROWS, max_columns: int = MAX_COLUMNS) -> Pooled:
+def pool(values: NDArray[np.float32], how: How, max_rows: int = MAX_CELLS, max_columns: int = MAX_CELLS) -> Pooled:
     """Reduce `values` (rows, columns) to at most `max_rows` x `max_columns` cells.
 
     "extreme" keeps the entry of the largest magnitude with its sign, "mean" averages; NaN entries do not count.

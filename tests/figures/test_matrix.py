@@ -209,7 +209,7 @@ def test_overview_as_a_table_holds_the_cells() -> None:
     assert figure is not None
     from_row, *columns = matrix.overview_table(view, "pruned", "weight").items()
     assert from_row[0] == "from row"
-    np.testing.assert_array_equal(from_row[1], np.arange(512) * 3)
+    np.testing.assert_array_equal(from_row[1], np.arange(256) * 6)
     assert [name for name, _ in columns] == [str(2 * place) for place in range(192)]
     np.testing.assert_array_equal(np.stack([values for _, values in columns], axis=1), figure.data[0].z)
     assert matrix.overview_table(make_view(8, 8, dense=False), "original", "weight") == {}

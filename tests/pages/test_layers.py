@@ -25,7 +25,7 @@ def test_without_runs_the_page_says_what_to_do() -> None:
 def test_a_first_visit_shows_the_network_and_explains_what_was_dropped() -> None:
     run = store.read_run(make_sample_run(get_settings().runs_dir, sparsity=0.97, seed=1))
     assert run.result is not None
-    app = visit("layers")
+    app = visit("layers", "network_twin", "options_twin")
     place, dropped = next((i, entry) for i, entry in enumerate(run.result["sublayers"]) if entry["dropped"])
     picture, options = charts(app)
     assert "4 sublayers" in picture.alt
@@ -85,7 +85,7 @@ def test_a_method_without_options_shows_the_network_and_says_why_there_is_no_mor
 
 
 def test_the_page_says_which_options_were_close(run: Path) -> None:
-    app = visit("layers", run=run.name, layer="1", kind="attention")
+    app = visit("layers", "network_twin", "options_twin", run=run.name, layer="1", kind="attention")
     table = store.read_options(store.read_run(run))
     network, options = (frame.value for frame in app.dataframe)
     if "closest" not in network:

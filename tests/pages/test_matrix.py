@@ -192,7 +192,7 @@ def test_the_window_begins_where_the_url_says_else_at_the_group(run: Path) -> No
 
 
 def test_every_matrix_is_among_the_thumbnails_and_a_row_of_their_table_opens_it(run: Path) -> None:
-    app = visit("matrix", run=run.name, layer="2", matrix="attention.value")
+    app = visit("matrix", "wall_twin", run=run.name, layer="2", matrix="attention.value")
     spec = json.loads(charts(app)[0].spec)
     assert sum(len(trace.get("customdata", [])) for trace in spec["data"]) == 12
     assert "layer 2 attention value" in charts(app)[0].alt

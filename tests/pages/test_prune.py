@@ -478,7 +478,7 @@ def test_a_result_shows_score_size_and_speed(recovered: bool, latency: bool) -> 
     run = make_sample_run(get_settings().runs_dir, recovered=recovered, latency=latency)
     result = store.read_run(run).result
     assert result is not None
-    app = visit("prune", run=run.name)
+    app = visit("prune", "scores_twin", run=run.name)
     metrics = {metric.label: metric.value for metric in app.metric}
     step = "recovered" if recovered else "compensated"
     assert metrics["Accuracy"] == f"{100 * result['score'][step]:.1f}%"
@@ -512,7 +512,7 @@ def test_a_method_with_a_table_of_its_own_or_none_says_that_there_is_nothing_to_
 
 def test_a_recovery_shows_its_looks_and_which_state_was_kept() -> None:
     run = make_sample_run(get_settings().runs_dir, recovered=True)
-    app = visit("prune", run=run.name)
+    app = visit("prune", "recovery_twin", run=run.name)
     table = next(frame.value for frame in app.dataframe if "dev_score" in frame.value)
     assert table["kept"].tolist() == [False, False, True, False, False]
     assert "the state after 1 epoch was kept" in charts(app)[2].alt

@@ -14,7 +14,7 @@ TIMEOUT = 30.0
 
 
 def visit(page: str, *opened: str, **query: str) -> AppTest:
-    """The app after a first visit of `page` with `query` in the URL and the popovers of keys `opened` open."""
+    """The app after a first visit of `page` with `query` in the URL and what folds of keys `opened` open."""
     app = AppTest.from_file(str(APP), default_timeout=TIMEOUT)
     for key in opened:
         app.session_state[key] = True
