@@ -5,7 +5,8 @@
 Starts the real server on a free port, with made up runs of the given shape and a made up scored record of the shape of
 BERT-base, and visits it with Chromium. *Pages*: seconds from the request to the last chart, cold (the first visit of
 the page on this server), by a new session and, from the click on its link, in a session that has seen it (medians of
-three), and what came over the websocket. *Slider*: from the key press to the frame in which the bars of the network
+three), and what came over the websocket; beside them, a script that draws one bar chart: what Streamlit and Plotly take
+by themselves. *Slider*: from the key press to the frame in which the bars of the network
 have changed. *Memory*: of the server process before sessions are opened, with all open, and after Streamlit has given
 them up. Prints Markdown.
 """
@@ -43,6 +44,12 @@ VISITS = 3
 WITHIN = 0.10
 """How much more memory than before there may be when the sessions are gone."""
 
+BARE = """
+import plotly.graph_objects as go
+import streamlit as st
+st.title("A bar")
+st.plotly_chart(go.Figure(go.Bar(y=[1])))
+"""
 FOLLOW = """() => {
   const bars = () => [...document.querySelectorAll('.st-key-what_if_network .bars path')]
     .map(path => path.getAttribute('d')).join();
@@ -75,12 +82,12 @@ STEADY = """() => {
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+def server(folder: Path, script: Path = ROOT / "app.py") -> Iterator[tuple[str, psutil.Process]]:
     """Address and process of a server of its own that nobody has visited."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), f"--server.port={port}"]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}"]
     environment = {**os.environ, "PGB_RUNS_DIR": str(folder / "runs"), "PGB_MODELS_DIR": str(folder / "models")}
     with (folder / "server.txt").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
@@ -137,9 +144,25 @@ def follow(page: Page, title: str) -> float:
     return drawn(page) - began / 1000
 
 
-def pages(browser: Browser, address: str) -> str:
+def bare(browser: Browser, folder: Path) -> tuple[float, float]:
+    """Seconds to a page that draws one chart: the first visit of its server, and the median of later ones."""
+    script = folder / "bare.py"
+    script.write_text(BARE, encoding="utf-8")
+    times = []
+    with server(folder, script) as (address, _):
+        for _ in range(1 + VISITS):
+            page = browser.new_page(viewport={"width": 1400, "height": 900})
+            page.goto(address, timeout=PATIENCE_MS)
+            times.append(drawn(page))
+            page.close()
+    return times[0], float(np.median(times[1:]))
+
+
+def pages(browser: Browser, address: str, folder: Path) -> str:
     """Render time and payload of every page."""
+    cold, new = bare(browser, folder)
     rows = [["page", "cold s", "new session s", "same session s", "payload MB", "charts"]]
+    rows.append(["one bar chart, without the app", f"{cold:.2f}", f"{new:.2f}", "", "", "1"])
     for name, (title, _) in PAGES.items():
         cold, _, size, charts = visit(browser, f"{address}/{name}", title)
         later = [visit(browser, f"{address}/{name}", title)[:2] for _ in range(VISITS)]
@@ -229,7 +252,7 @@ def main() -> None:
         with server(folder) as (address, process), sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
             if "pages" in given.parts:
-                print(f"\n## Pages\n\n{pages(browser, address)}", flush=True)
+                print(f"\n## Pages\n\n{pages(browser, address, folder)}", flush=True)
             if "slider" in given.parts:
                 print(f"\n## What if, slider to figure\n\n{slider(browser, address, record, given.moves)}", flush=True)
             if "memory" in given.parts:
