@@ -26,6 +26,7 @@ from pgb_core.progress import Progress
 from pgb_core.settings import get_settings
 from pgb_core.sweep_spec import SweepSpec, find_sweep, write_sweep
 from tests.sample_run import make_sample_run
+from tests.watching import wait_until_gone
 
 ROOT = Path(__file__).resolve().parent.parent
 PRUNE = ("prune", "--checkpoint", "demo", "--task", "bbc-news", "--sparsity", "0.5", "--out", "unused")
@@ -415,7 +416,8 @@ def test_a_run_in_the_background_is_the_same_command(
     run = store.read_run(run_dir)
     assert run.result == result
     assert PruneSpec.from_dict(run.spec) == spec
-    assert "accuracy" in store.log_file(run_dir).read_text()
+    assert wait_until_gone(store.recorded_status(run_dir))
+    assert "accuracy" in store.log_file(run_dir).read_text()  # the table, printed when the run is done
 
 
 def test_a_sweep_prints_its_points_and_writes_them_as_a_table(
