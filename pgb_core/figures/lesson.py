@@ -79,8 +79,13 @@ def heatmap(lesson: Lesson, picture: Picture) -> go.Figure:
     figure.update_layout(dragmode=False)
     names = {"tickvals": list(range(SIZE)), "showgrid": False, "fixedrange": True, "ticks": "", "constrain": "domain"}
     border = {"showline": True, "mirror": True, "linewidth": 1, "linecolor": GRID}  # what is blank belongs to it too
-    figure.update_xaxes(names | border, ticktext=_counted(picture.columns), range=[-0.5, SIZE - 0.5], tickangle=0)
-    figure.update_yaxes(names | border, ticktext=_counted(picture.rows), range=[SIZE - 0.5, -0.5], scaleanchor="x")
+    axis = names | border
+    figure.update_xaxes(
+        axis | {"ticktext": _counted(picture.columns), "range": [-0.5, SIZE - 0.5], "tickangle": 0}, overwrite=True
+    )
+    figure.update_yaxes(
+        axis | {"ticktext": _counted(picture.rows), "range": [SIZE - 0.5, -0.5], "scaleanchor": "x"}, overwrite=True
+    )
     return figure
 
 
@@ -132,8 +137,8 @@ def shapes_chart(lesson: Lesson) -> go.Figure:
     frame(figure, height=HEIGHT, x="", y="")
     border = {"showline": True, "mirror": True, "linewidth": 1, "linecolor": GRID, "showticklabels": False}
     fixed = {"showgrid": False, "fixedrange": True, "constrain": "domain", "ticks": ""}
-    figure.update_xaxes(border | fixed, range=[-0.5, SIZE - 0.5])
-    figure.update_yaxes(border | fixed, range=[SIZE - 0.5, -0.5])
+    figure.update_xaxes(border | fixed | {"range": [-0.5, SIZE - 0.5]}, overwrite=True)
+    figure.update_yaxes(border | fixed | {"range": [SIZE - 0.5, -0.5]}, overwrite=True)
     for axis in figure.select_yaxes():
         axis.scaleanchor = axis.anchor
     figure.update_layout(margin={"t": 30}, dragmode=False)

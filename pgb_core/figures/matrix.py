@@ -284,6 +284,6 @@ def _axes(figure: go.Figure, rows: int, columns: int, height: int, *, permuted: 
     frame(figure, height=height, x=f"{order} column (input)", y=f"{order} row (output)")
     figure.update_layout(margin={"t": 34, "r": 24})  # room for the color bar and its last label
     border = {"showline": True, "mirror": True, "linewidth": 1, "linecolor": GRID}  # what is blank belongs to it too
-    figure.update_xaxes(border | {"range": [-0.5, columns - 0.5], "showgrid": False, "constrain": "domain"})
-    figure.update_yaxes(border | {"range": [rows - 0.5, -0.5], "showgrid": False})  # row 0 on top
+    figure.update_xaxes(border | {"range": [-0.5, columns - 0.5], "showgrid": False, "constrain": "domain"}, overwrite=True)
+    figure.update_yaxes(border | {"range": [rows - 0.5, -0.5], "showgrid": False}, overwrite=True)  # row 0 on top
     return figure

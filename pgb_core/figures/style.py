@@ -31,6 +31,7 @@ GRID = "rgba(128,140,150,0.25)"
 
 def frame(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = False) -> go.Figure:
     """Give `figure` the common margins, axis titles and grid; returns it."""
+    at_once = {"overwrite": True}  # or every single property is compared first, which takes three times as long
     figure.update_layout(
         height=height,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
@@ -40,8 +41,8 @@ def frame(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = Fals
         hoverlabel={"align": "left"},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        overwrite=True,  # or every single property is compared first, which takes three times as long
+        **at_once,
     )
-    figure.update_xaxes(title=x, automargin=True, gridcolor=GRID, zeroline=False)
-    figure.update_yaxes(title=y, automargin=True, gridcolor=GRID, zeroline=False)
+    figure.update_xaxes(title=x, automargin=True, gridcolor=GRID, zeroline=False, **at_once)
+    figure.update_yaxes(title=y, automargin=True, gridcolor=GRID, zeroline=False, **at_once)
     return figure
