@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 CommandBuilder = Callable[[Path, str], Sequence[str]]
 """Makes the command line of a run's process from its folder and the device of the worker."""
 _WATCH_SECONDS = 0.1
+_NICENESS = 10
+"""Of the runs: whoever looks at the pages meanwhile comes first."""
 _LEAVE_SECONDS = 30.0
 """Time that a process gets to leave once its run has ended."""
 
@@ -94,7 +96,7 @@ def _start(run_dir: Path, device: str, command: CommandBuilder) -> tuple[psutil.
 
 def _spawn(command: Sequence[str], log_file: Path) -> psutil.Popen:
     with log_file.open("ab") as output:
-        return psutil.Popen(
+        process = psutil.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -102,6 +104,9 @@ def _spawn(command: Sequence[str], log_file: Path) -> psutil.Popen:
             start_new_session=True,  # neither a closed terminal nor the end of the worker reaches it
             env=child_environment(),
         )
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.nice(_NICENESS)
+    return process
 
 
 def _watch(run_dir: Path, process: psutil.Process, status: store.Status) -> None:

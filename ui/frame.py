@@ -7,6 +7,7 @@ page begins with `require`, which sends such a visit through `app.py` and back, 
 from __future__ import annotations
 
 import contextlib
+import gc
 from pathlib import Path
 
 import streamlit as st
@@ -100,7 +101,12 @@ def _copy_link() -> None:
             st.code(url.here(), language=None, wrap_lines=True)
 
 
-@st.cache_resource(scope="session", on_release=lambda _: memory.release(), show_spinner=False)
+def _left(_: bool) -> None:
+    gc.collect()  # scripts leave it out, see .streamlit/config.toml
+    memory.release()
+
+
+@st.cache_resource(scope="session", on_release=_left, show_spinner=False)
 def _session() -> bool:
     """There as long as the session is; what it took goes back to the system with it."""
     return True
