@@ -283,7 +283,7 @@ def _axes(figure: go.Figure, rows: int, columns: int, height: int, *, permuted: 
     order = "permuted" if permuted else "original"
     frame(figure, height=height, x=f"{order} column (input)", y=f"{order} row (output)")
     figure.update_layout(margin={"t": 34, "r": 24})  # room for the color bar and its last label
-    border = {"showline": True, "mirror": True, "linewidth": 1, "linecolor": GRID}  # what is blank belongs to it too
-    figure.update_xaxes(border | {"range": [-0.5, columns - 0.5], "showgrid": False, "constrain": "domain"}, overwrite=True)
-    figure.update_yaxes(border | {"range": [rows - 0.5, -0.5], "showgrid": False}, overwrite=True)  # row 0 on top
+    axis = {"showline": True, "mirror": True, "linewidth": 1, "linecolor": GRID, "showgrid": False}  # around blanks too
+    figure.update_xaxes(axis | {"range": [-0.5, columns - 0.5], "constrain": "domain"}, overwrite=True)
+    figure.update_yaxes(axis | {"range": [rows - 0.5, -0.5]}, overwrite=True)  # row 0 on top
     return figure
