@@ -33,6 +33,8 @@ def tour(address: str, times: list[float], rng: np.random.Generator, end: float,
     while time.monotonic() < end:
         with Visitor(address) as visitor:
             for page in rng.permutation(list(PAGES))[:3]:
+                if time.monotonic() >= end:  # or all of them would rush through their last pages at once
+                    break
                 times.append(visitor.visit(str(page), f"run={shown[-rng.integers(2)].name}"))
                 visitor.stay(min(rng.uniform(0.5, 1.5) * LOOK_SECONDS, max(0.0, end - time.monotonic())))
 
