@@ -54,7 +54,8 @@ class GroupedLinear(nn.Module):
         self.sizes = sizes
         pairs = list(zip(sizes.rows, sizes.columns, strict=True))
         self.weights = nn.ParameterList([nn.Parameter(torch.empty(sizes.parts * r, c)) for r, c in pairs])
-        outputs = sizes.parts * sum(sizes.rows) + sizes.rest
+        self._outputs = [*(sizes.parts * r for r in sizes.rows), *([sizes.rest] if sizes.rest else ())]
+        outputs = sum(self._outputs)
         self.bias = nn.Parameter(torch.empty(outputs))  # groups one after another, then the rest
         self.register_buffer("gather", torch.empty(sum(sizes.columns), dtype=torch.int64) if sizes.gather else None)
         self.register_buffer("scatter", torch.empty(outputs, dtype=torch.int64) if sizes.scatter else None)
@@ -89,33 +90,34 @@ class GroupedLinear(nn.Module):
         inputs: tuple[Tensor, ...] = x.split(self.sizes.columns, dim=1)
         return inputs
 
-    def block(self, g: int, x: Tensor) -> Tensor:
-        """(tokens, columns[g]) -> (tokens, parts * rows[g]), group g alone."""
-        weight: Tensor = self.weights[g]
+    def blocks(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of each group: all at once, as looking one up costs as much as a small product."""
+        weights: list[Tensor] = list(self.weights.parameters())
         if self.sizes.zeros and torch.is_grad_enabled():
-            weight = weight * (weight.detach() != 0)  # in training, zeros get no gradient where they are to stay
-        start = self.sizes.parts * sum(self.sizes.rows[:g])
-        return F.linear(x, weight, self.bias[start : start + len(weight)])
+            # in training, zeros get no gradient where they are to stay
+            weights = [weight * (weight.detach() != 0) for weight in weights]
+        return list(zip(weights, self.bias.split(self._outputs), strict=False))  # the rest has a bias alone
 
     def join(self, outputs: Sequence[Tensor], leading: Sequence[int]) -> Tensor:
-        """What `block` gave for each group -> (*leading, outputs), for `parts` = 1."""
+        """(tokens, rows[g]) of each group -> (*leading, outputs), for `parts` = 1."""
         found = list(outputs)
         if self.sizes.rest:
             found.append(self.bias[-self.sizes.rest :].expand(found[0].shape[0], -1).to(found[0].dtype))
         y = found[0] if len(found) == 1 else torch.cat(found, dim=1)
         if self.scatter is not None:
             y = take_columns(y, self.scatter)
-        output: Tensor = y.unflatten(0, leading)
-        return output
+        return y.view(*leading, y.shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs), for `parts` = 1."""
-        return self.join([self.block(g, z) for g, z in enumerate(self.inputs(x))], x.shape[:-1])
+        pairs = zip(self.inputs(x), self.blocks(), strict=True)
+        return self.join([F.linear(z, *block) for z, block in pairs], x.shape[:-1])
 
     def groups(self, x: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """(..., inputs) -> for each group in turn, `parts` tensors (..., rows[g])."""
-        for g, z in enumerate(self.inputs(x)):
-            yield self.block(g, z).unflatten(0, x.shape[:-1]).chunk(self.sizes.parts, dim=-1)
+        for z, block in zip(self.inputs(x), self.blocks(), strict=True):
+            y = F.linear(z, *block)
+            yield y.view(*x.shape[:-1], y.shape[1]).chunk(self.sizes.parts, dim=-1)
 
     def forward_parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """(..., inputs) -> `parts` tensors (..., part_size); of several, each has the groups one after another."""
@@ -175,8 +177,8 @@ def run_sublayer(entry: Entry, exit_: GroupedLinear, mix: Callable[[tuple[Tensor
     if isinstance(entry, SeparateLinears) or not entry.feeds(exit_):
         output: Tensor = exit_(mix(entry.forward_parts(x)))
         return output
-    groups = (exit_.block(g, mix(parts).flatten(0, -2)) for g, parts in enumerate(entry.groups(x)))
-    return exit_.join(list(groups), x.shape[:-1])
+    pairs = zip(entry.groups(x), exit_.blocks(), strict=True)
+    return exit_.join([F.linear(mix(parts).flatten(0, -2), *block) for parts, block in pairs], x.shape[:-1])
 
 
 def entry_module(linears: Sequence[GroupedLinear]) -> Entry:

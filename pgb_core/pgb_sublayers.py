@@ -114,8 +114,7 @@ class NoAttention(PrunedSelfAttention):
 
 def split_heads(x: Tensor, width: int) -> Tensor:
     """(B, L, heads * width) -> (B, heads, L, width)."""
-    heads: Tensor = x.unflatten(-1, (-1, width)).transpose(1, 2)
-    return heads
+    return x.view(*x.shape[:-1], x.shape[-1] // width, width).transpose(1, 2)
 
 
 class GroupedFeedForward(nn.Module):

@@ -109,6 +109,7 @@ def _left(_: bool) -> None:
 @st.cache_resource(scope="session", on_release=_left, show_spinner=False)
 def _session() -> bool:
     """There as long as the session is; what it took goes back to the system with it."""
+    memory.keep_little()
     return True
 
 
