@@ -112,13 +112,19 @@ def _export(
     rows: Rows | Callable[[], Rows],
     columns: Mapping[str, Any] | None,
 ) -> None:
-    """The files of a chart. Pictures are made in the browser, the others when their button is pressed."""
+    """The files of a chart. Pictures are made in the browser, the others when their button is pressed.
+
+    What is in the menu is sent when it is opened: a button keeps the figure and its numbers as long as it is there.
+    """
+    menu = st.popover("Export", icon=":material/download:", type="tertiary", key=f"{key}_export", on_change="rerun")
+    if not menu.open:
+        return
 
     def as_csv() -> bytes:
         table = rows() if callable(rows) else rows
         return csv_text(table, headings(table, columns)).encode("utf-8-sig")
 
-    with st.popover("Export", icon=":material/download:", type="tertiary", key=f"{key}_export"):
+    with menu:
         st.caption("As you see it now, with dark text on white.")
         _PICTURES(data={"chart": key, "name": file_name(name, "")[:-1]}, key=f"{key}_pictures")
         for label, ending, mime, data in (
