@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +93,7 @@ class GroupedLinear(nn.Module):
 
     def blocks(self) -> list[tuple[Tensor, Tensor]]:
         """Weight and bias of each group: all at once, as looking one up costs as much as a small product."""
-        weights: list[Tensor] = list(self.weights.parameters())
+        weights: list[Any] = list(self.weights._parameters.values())  # noqa: SLF001  # parameters() takes as long
         if self.sizes.zeros and torch.is_grad_enabled():
             # in training, zeros get no gradient where they are to stay
             weights = [weight * (weight.detach() != 0) for weight in weights]
