@@ -55,9 +55,10 @@ class GroupedLinear(nn.Module):
         self.sizes = sizes
         pairs = list(zip(sizes.rows, sizes.columns, strict=True))
         self.weights = nn.ParameterList([nn.Parameter(torch.empty(sizes.parts * r, c)) for r, c in pairs])
+        # groups one after another, then the rest
         self._outputs = [*(sizes.parts * r for r in sizes.rows), *([sizes.rest] if sizes.rest else ())]
         outputs = sum(self._outputs)
-        self.bias = nn.Parameter(torch.empty(outputs))  # groups one after another, then the rest
+        self.bias = nn.Parameter(torch.empty(outputs))
         self.register_buffer("gather", torch.empty(sum(sizes.columns), dtype=torch.int64) if sizes.gather else None)
         self.register_buffer("scatter", torch.empty(outputs, dtype=torch.int64) if sizes.scatter else None)
 
@@ -92,8 +93,11 @@ class GroupedLinear(nn.Module):
         return inputs
 
     def blocks(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of each group: all at once, as looking one up costs as much as a small product."""
-        weights: list[Any] = list(self.weights._parameters.values())  # noqa: SLF001  # parameters() takes as long
+        """Weight and bias of each group: all at once, as looking one up costs as much as a small product.
+
+        So does `parameters()`, which sees to names and duplicates.
+        """
+        weights: list[Any] = list(self.weights._parameters.values())  # noqa: SLF001
         if self.sizes.zeros and torch.is_grad_enabled():
             # in training, zeros get no gradient where they are to stay
             weights = [weight * (weight.detach() != 0) for weight in weights]

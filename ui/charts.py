@@ -117,6 +117,7 @@ def _export(
     What is in the menu is sent when it is opened: a button keeps the figure and its numbers as long as it is there.
     """
     menu = st.popover("Export", icon=":material/download:", type="tertiary", key=f"{key}_export", on_change="rerun")
+    menu.caption("As you see it now, with dark text on white.")
     if not menu.open:
         return
 
@@ -125,7 +126,6 @@ def _export(
         return csv_text(table, headings(table, columns)).encode("utf-8-sig")
 
     with menu:
-        st.caption("As you see it now, with dark text on white.")
         _PICTURES(data={"chart": key, "name": file_name(name, "")[:-1]}, key=f"{key}_pictures")
         for label, ending, mime, data in (
             ("HTML, interactive", "html", "text/html", lambda: stand_alone(figure, name, alt).encode()),

@@ -36,6 +36,13 @@ def test_a_first_visit_shows_the_network_and_explains_what_was_dropped() -> None
     assert sorted(tables) == sorted([4, len(store.read_options(run)[place]["options"])])
 
 
+def test_an_export_menu_is_filled_when_it_is_opened(run: Path) -> None:
+    closed, opened = (visit("layers", *menus, run=run.name) for menus in ((), ("network_export",)))
+    assert [entry.label for entry in closed.get("download_button")] == []
+    assert [entry.label for entry in opened.get("download_button")] == ["HTML, interactive", "CSV, the numbers"]
+    assert len(charts(closed)) == 2
+
+
 def test_a_deep_link_explains_its_sublayer(run: Path) -> None:
     app = visit("layers", run=run.name, layer="2", kind="feed_forward")
     table = store.read_options(store.read_run(run))[3]
