@@ -23,7 +23,7 @@ from pgb_core.settings import get_settings
 FILE = "README.md"
 _LIMIT = 2**16
 _LONGEST = 100
-_LINE = re.compile(r"(license|license_name|base_model|pgb_task|pgb_score):[ \t]*(.*)")
+_LINE = re.compile(r"(license|license_name|base_model|base_model_revision|pgb_task|pgb_score):[ \t]*(.*)")
 _ITEM = re.compile(r"-[ \t]+(.*)")
 
 
@@ -35,7 +35,7 @@ class Origin:
     """A model on the Hub, or where else it is from."""
     license: str | None = None
     revision: str | None = None
-    """Commit on the Hub."""
+    """Commit on the Hub, of it or of what it was fine-tuned from."""
 
 
 def read_origin(folder: Path) -> Origin:
@@ -44,7 +44,7 @@ def read_origin(folder: Path) -> Origin:
     head = _front_matter(folder / FILE)
     source = record.get("name") or head.get("base_model")
     known = record.get("license") or head.get("license_name") or head.get("license")
-    return Origin(source, known, record.get("revision"))
+    return Origin(source, known, record.get("revision") or head.get("base_model_revision"))
 
 
 def origin_of(found: Checkpoint) -> Origin:
@@ -61,6 +61,7 @@ def of_finetuned(spec: FinetuneSpec, facts: Mapping[str, Any], origin: Origin) -
     name = place.name if place.is_absolute() else spec.checkpoint.removeprefix(PREFIX)
     base = origin.source or ("an upload" if uploaded else name)
     head = {"base_model": base, "pgb_task": spec.task, "pgb_score": f"{facts['score']:.4f}"}
+    head |= {"base_model_revision": origin.revision} if origin.revision else {}
     head |= {"license": origin.license} if origin.license else {}
     lines = (f"{key}: {json.dumps(value)}" for key, value in head.items())  # JSON is YAML
     return (

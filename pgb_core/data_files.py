@@ -6,6 +6,7 @@ Importing this module does not import pandas.
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections import Counter
@@ -148,10 +149,11 @@ def preview(file: Path) -> Preview:
 # --- for a run -----------------------------------------------------------------------------------------------------
 
 
-def read_table(file: Path, columns: Columns, id2label: Mapping[int, str]) -> pd.DataFrame:
+def read_table(file: Path, columns: Columns, id2label: Mapping[int, str]) -> tuple[pd.DataFrame, str | None]:
     """Columns text, [text_pair], label of a file, every row checked; rows are counted from 1, without the header.
 
-    Labels are checkpoint ids; for a regression, which is a checkpoint with one label, finite numbers.
+    Labels are checkpoint ids; for a regression, which is a checkpoint with one label, finite numbers. Beside the table
+    is what has to be said of how the labels met the checkpoint's, see `ids_of_values`.
 
     Raises:
         TaskError: the file cannot be read, lacks a column, or holds a row that cannot be used.
@@ -172,23 +174,26 @@ def read_table(file: Path, columns: Columns, id2label: Mapping[int, str]) -> pd.
     clean = pd.DataFrame({TEXT: _texts(table[text], name)})
     if pair in table.columns:
         clean[PAIR] = _texts(table[pair], name)
-    values = [cell_text(value) for value in table[label]]
+    values, note = [cell_text(value) for value in table[label]], None
     if len(id2label) == 1:
         clean[LABEL] = _numbers(values, name)
     else:
-        clean[LABEL] = ids_of_values(name, values, id2label, columns.renamed)
-    return clean
+        clean[LABEL], note = ids_of_values(name, values, id2label, columns.renamed)
+    return clean, note
 
 
 def cell_text(value: object) -> str:
     """A cell of a label column as text; whole numbers without a fraction, missing values as nothing."""
     if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else f"{value:.12g}"
+        return f"{value:.12g}"
     return "" if value is None else str(value).strip()
 
 
 def _texts(column: pd.Series, name: str) -> list[str]:
-    values = [value if isinstance(value, str) else "" for value in column]
+    strange = [row for row, value in enumerate(column, 1) if not (value is None or isinstance(value, str))]
+    if strange:
+        raise TaskError(f"row {strange[0]} of {name} has a {column.name} that is no text; choose a column of texts.")
+    values = [value or "" for value in column]
     empty = [row for row, value in enumerate(values, 1) if not value.strip()]
     if empty:
         raise TaskError(f"row {empty[0]} of {name} has no {column.name}; fill it in or remove the row.")
@@ -217,7 +222,7 @@ def _number(text: str) -> float:
 
 
 def _read(file: Path) -> pd.DataFrame:
-    """The table in a file; its columns have different names, without white space around them."""
+    """The table in a file; its columns have different names, without white space around them. Missing is None."""
     import pandas as pd
 
     if not file.is_file():
@@ -238,7 +243,7 @@ def _read(file: Path) -> pd.DataFrame:
     if twice:
         raise TaskError(f"{file.name} has several columns called {twice[0]!r}; rename one.")
     table.columns = pd.Index(names)
-    return table
+    return table.astype(object).where(table.notna(), None)
 
 
 def _parse(file: Path) -> pd.DataFrame:
@@ -246,7 +251,10 @@ def _parse(file: Path) -> pd.DataFrame:
 
     ending = file.suffix.lower()
     if ending in (".parquet", ".pq"):
-        return pd.read_parquet(file)
+        table = pd.read_parquet(file)
+        for column, labels in _labels_inside(file).items():
+            table[column] = [labels.get(value) for value in table[column]]
+        return table
     if ending == ".jsonl":
         # numbers stay numbers and strings strings: a text "2020" must not become a date or a number
         return pd.read_json(file, lines=True, dtype=False, convert_axes=False, encoding="utf-8-sig")
@@ -264,3 +272,22 @@ def _parse(file: Path) -> pd.DataFrame:
             encoding="utf-8-sig",
             index_col=False,
         )
+
+
+def _labels_inside(file: Path) -> dict[str, dict[object, str]]:
+    """Names of the numbers in label columns of a Parquet file, where `datasets` wrote them into it.
+
+    Without them a file's 0, 1 and 2 would be taken for the checkpoint's, whose order may be another.
+    """
+    import pyarrow.parquet as pq
+
+    written = (pq.read_schema(file).metadata or {}).get(b"huggingface")
+    try:
+        features = json.loads(written or b"{}")["info"]["features"]
+        return {
+            column: {number: str(name) for number, name in enumerate(feature["names"])}
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}  # not as `datasets` writes it: the numbers stay numbers

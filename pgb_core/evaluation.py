@@ -149,11 +149,12 @@ def evaluate_checkpoint(
     tokenizer = checkpoints.load_tokenizer(found.path)
     length = max_length or min(data.task.max_length, tokenizer.model_max_length)
     split = judging.evaluation_of(data.task, data.evaluation, tokenizer, length, eval_samples, seed)
-    scores = judging.judge(split, logits(model, split.examples, step=step)).scores
-    (score, error), *others = scores.values()
+    verdict = judging.judge(split, logits(model, split.examples, step=step))
+    (score, error), *others = verdict.scores.values()
     named = zip(data.task.secondary, others, strict=True)
     secondary = {name: {"score": score, "standard_error": error} for name, (score, error) in named}
-    note = "; ".join(note for note in (found.note, data.note) if note)
+    alarm = None if found.source == "pruned" else judging.alarm(split, verdict)
+    note = "; ".join(note for note in (found.note, data.note, alarm) if note)
     return {
         "metric": data.task.metric,
         "score": score,

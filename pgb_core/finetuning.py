@@ -52,8 +52,8 @@ def finetune_checkpoint(
         run: a run folder, for progress and cancellation from another process.
 
     Returns:
-        `checkpoint`, the folder; `task`; `metric`, `score`, `standard_error`, `samples`; `labels`; `learning_rate`;
-        `seconds` per stage.
+        `checkpoint`, the folder; `task`; `base_revision` (on the Hub, else None) and `base_fingerprint`; `metric`,
+        `score`, `standard_error`, `samples`; `labels`; `learning_rate`; `seconds` per stage.
 
     Raises:
         PGBError: the checkpoint or the data cannot be used, or `out` exists. Nothing is written then.
@@ -103,6 +103,8 @@ def _finetune(spec: FinetuneSpec, out: Path, report: ProgressCallback) -> dict[s
     facts = {
         "checkpoint": str(out),
         "task": spec.task,
+        "base_revision": found.revision,
+        "base_fingerprint": found.fingerprint,
         "metric": trained.metric,
         "score": trained.score,
         "standard_error": trained.standard_error,

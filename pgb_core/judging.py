@@ -112,6 +112,21 @@ def majority(found: Evaluation) -> float:
     return metrics.majority_score(found.task.metric, found.labels, found.task.positive)
 
 
+def alarm(found: Evaluation, verdict: Verdict) -> str | None:
+    """What has to be said of a dense model that scores worse than guessing, by more than two standard errors.
+
+    Nobody uses such a model: almost always its labels are in another order than the data's.
+    """
+    metric, guessed = found.task.metric, majority(found)
+    score, error = verdict.scores[metric]
+    if score + 2 * error >= guessed:
+        return None
+    return (
+        f"the dense model's {metrics.title(metric)} is {score:.4f}, worse than always giving the same answer "
+        f"({guessed:.4f}): its labels may be in another order than the data's, or it was trained on another task"
+    )
+
+
 def answers_of(found: Evaluation, names: Sequence[str], verdicts: Mapping[str, Verdict]) -> Answers | Graded:
     """What a run keeps of the verdicts on its stages; `names` are the checkpoint's labels."""
     if found.task.head == "classification":

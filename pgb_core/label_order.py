@@ -60,25 +60,35 @@ def ids_of_task(task: str, labels: Sequence[str], id2label: Mapping[int, str]) -
 
 
 def order_note(labels: Sequence[str], id2label: Mapping[int, str]) -> str | None:
-    """What has to be said where labels met by number; None where they met by name.
+    """What has to be said where labels met by number, or not all of them met; None where all met by name.
 
     >>> order_note(("no", "yes"), {0: "LABEL_0", 1: "LABEL_1"})
     "the checkpoint's labels have no names, so they are taken in the task's order: 0 is no, 1 is yes"
+    >>> order_note(("no", "yes"), {0: "no", 1: "maybe", 2: "yes"})
+    'the checkpoint also answers maybe, which this task has not, so such answers count as wrong'
     """
-    if not labels or not nameless(id2label):
+    if not labels:
         return None
-    order = ", ".join(f"{index} is {label}" for index, label in enumerate(labels))
-    return f"the checkpoint's labels have no names, so they are taken in the task's order: {order}"
+    if nameless(id2label):
+        return f"the checkpoint's labels have no names, so they are taken in the task's order: {_meanings(labels)}"
+    own = set(ids_by_name(id2label, labels).values())
+    others = [name for index, name in id2label.items() if index not in own]
+    if not others:
+        return None
+    return f"the checkpoint also answers {listed(others)}, which this task has not, so such answers count as wrong"
 
 
 def ids_of_values(
     source: str, values: Sequence[str], id2label: Mapping[int, str], renamed: Mapping[str, str] | None = None
-) -> list[int]:
+) -> tuple[list[int], str | None]:
     """Checkpoint ids of a file's labels, row by row: all of them names, or all of them ids.
 
     Args:
         source: what the values are from, for errors.
         renamed: for some values, the checkpoint's label (or its id) that they stand for.
+
+    Returns:
+        The ids; and what has to be said where numbers were taken as ids of labels that have names.
 
     Raises:
         TaskError: a value names no label, or several.
@@ -88,7 +98,13 @@ def ids_of_values(
     by_name, by_id = ids_by_name(id2label, others), {str(index): index for index in id2label}
     for ids in (by_name, by_id):
         if all(value in ids for value in others):
-            return [new[value] if value in new else ids[value] for value in values]
+            told = ids is by_id and others and not nameless(id2label)
+            return [new[value] if value in new else ids[value] for value in values], (
+                f"the labels of {source} are numbers, taken as the checkpoint's: "
+                f"{_meanings([id2label[index] for index in sorted(id2label)])}"
+                if told
+                else None
+            )
     ids = max((by_name, by_id), key=lambda ids: sum(value in ids for value in others))  # what most of them are
     row, value = next((row, v) for row, v in enumerate(values, 1) if v not in ids and v not in new)
     raise TaskError(
@@ -107,6 +123,10 @@ def _target(source: str, value: str, label: str, id2label: Mapping[int, str]) ->
             f"{listed(id2label.values())}."
         )
     return found
+
+
+def _meanings(names: Sequence[str]) -> str:
+    return listed((f"{index} is {name}" for index, name in enumerate(names)), most=20)
 
 
 def listed(names: Iterable[object], most: int = 8) -> str:

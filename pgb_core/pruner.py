@@ -138,6 +138,8 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
     with clock.stage("evaluation"):
         verdicts = _verdicts(models, shared, reporter)
         measured = _scores(shared.evaluation(), verdicts)
+        alarm = judging.alarm(shared.evaluation(), verdicts["dense"])
+        note = "; ".join(note for note in (loaded.note, alarm) if note)
     latencies: list[dict[str, Any]] = []
     if spec.latency:
         shapes = latency.GRID if spec.latency_grid else (latency.DEFAULT,)
@@ -164,7 +166,7 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
             "pruned": (folder / "model" / "model.safetensors").stat().st_size,
         },
         "score": measured,
-        **({"note": loaded.note} if loaded.note else {}),
+        **({"note": note} if note else {}),
         "latency": latencies[0] if latencies else None,
         "latencies": latencies,
         "seconds": {**dict.fromkeys(("grouping", "budget", "recovery"), 0.0), **clock.total()},

@@ -234,7 +234,7 @@ class TaskData:
     evaluation: Dataset
     label_names: tuple[str, ...]
     note: str | None = None
-    """What has to be said about how the labels met the checkpoint's, if they did not meet by name."""
+    """What has to be said about how the labels met the checkpoint's, if not all met by name."""
 
 
 def load_task(
@@ -263,8 +263,9 @@ def load_task(
     task = task_for(name, head or ("regression" if len(id2label) == 1 else None))
     if task.labels and task.metric == "f1":
         task = replace(task, positive=ids_of_task(name, task.labels, id2label)[task.labels[1]])
+    note = order_note(task.labels or (), id2label)
     if name == "csv":
-        train, evaluation = _load_files(train_file, eval_file, columns or Columns(), id2label, seed)
+        train, evaluation, note = _load_files(train_file, eval_file, columns or Columns(), id2label, seed)
     elif task.source is None:
         train, evaluation, _ = _load_offline(task, id2label)
     else:
@@ -275,7 +276,6 @@ def load_task(
             f"{LEAST_TRAINING_ROWS}; give a longer training file."
         )
     names = tuple(id2label[index] for index in sorted(id2label))
-    note = order_note(task.labels or (), id2label)
     return TaskData(task, Dataset.from_dict(train), Dataset.from_dict(evaluation), names, note)
 
 
@@ -337,17 +337,18 @@ def _load_files(
     columns: Columns,
     id2label: Mapping[int, str],
     seed: int,
-) -> tuple[Table, Table]:
+) -> tuple[Table, Table, str | None]:
     if train_file is None:
         raise TaskError("task csv needs a training file with the columns text and label.")
-    train = data_files.read_table(Path(train_file), columns, id2label)
+    train, note = data_files.read_table(Path(train_file), columns, id2label)
     if eval_file is None:
         train, evaluation = hold_out(train, seed, Path(train_file).name)
     else:
-        evaluation = data_files.read_table(Path(eval_file), columns, id2label)
+        evaluation, other = data_files.read_table(Path(eval_file), columns, id2label)
+        note = note or other
     if set(train.columns) != set(evaluation.columns):
         raise TaskError("only one of the two files has a column text_pair; both or neither must have it.")
-    return train.to_dict(orient="list"), evaluation.to_dict(orient="list")
+    return train.to_dict(orient="list"), evaluation.to_dict(orient="list"), note
 
 
 def _load_hub(task: Task, source: Source, id2label: Mapping[int, str]) -> tuple[Table, Table]:

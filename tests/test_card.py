@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgb_core import hub
-from pgb_core.card import FILE, Origin, read_origin
+from pgb_core.card import FILE, Origin, of_finetuned, read_origin
+from pgb_core.finetune_spec import FinetuneSpec
 
 
 def written(folder: Path, head: str) -> Origin:
@@ -25,6 +26,7 @@ def written(folder: Path, head: str) -> Origin:
         ('license: "mit"\nbase_model: google-bert/bert-base-uncased', Origin("google-bert/bert-base-uncased", "mit")),
         ("license: other\nlicense_name: my-licence", Origin(None, "my-licence")),
         ("base_model:\n- owner/one\n- owner/two\nlicense:\n  - mit", Origin("owner/one", "mit")),
+        ("base_model: a/b\nbase_model_revision: abc", Origin("a/b", None, "abc")),
         ("language: en", Origin()),
         ("license: <script>alert(1)</script>", Origin(None, "scriptalert(1)/script")),
         ("license: &a [*a, *a]", Origin(None, "a a, a")),
@@ -64,3 +66,11 @@ def test_any_bytes_are_read(tmp_path_factory: pytest.TempPathFactory, content: b
     found = read_origin(folder)
     assert len(found.license or "") <= 100
     assert "\n" not in (found.license or "")
+
+
+def test_a_card_names_the_revision_that_was_fine_tuned(tmp_path: Path) -> None:
+    spec = FinetuneSpec(checkpoint="hub:owner/name", task="sst2")
+    facts = {"score": 0.9, "learning_rate": 1e-4, "metric": "accuracy", "standard_error": 0.01, "samples": 9}
+    origin = Origin("owner/name", "mit", "0" * 40)
+    (tmp_path / FILE).write_text(of_finetuned(spec, facts, origin), encoding="utf-8")
+    assert read_origin(tmp_path) == origin

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 
 from pgb_core.data_files import Columns, preview, read_table
 from pgb_core.errors import SpecError, TaskError
@@ -27,7 +30,7 @@ def write(file: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.parquet", "a.jsonl"])
 def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     rows = [{"text": "NA", "other": 1, "label": 1}, {"text": "2020", "other": 2, "label": 0}]
-    found = read_table(write(tmp_path / name, rows), Columns(), NAMES)
+    found = read_table(write(tmp_path / name, rows), Columns(), NAMES)[0]
     assert found.to_dict(orient="list") == {"text": ["NA", "2020"], "label": [1, 0]}
 
 
@@ -35,7 +38,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
 def test_labels_of_jsonl_may_be_of_any_kind(tmp_path: Path, label: object) -> None:
     file = write(tmp_path / "a.jsonl", [{"text": "a", "label": label}])
     columns = Columns(labels=("True=positive",)) if label is True else Columns()
-    assert read_table(file, columns, NAMES)["label"].tolist() == [1]
+    assert read_table(file, columns, NAMES)[0]["label"].tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,8 @@ def test_labels_of_jsonl_may_be_of_any_kind(tmp_path: Path, label: object) -> No
     [
         ('{"text": "a", "label": 1}\n{"text": "a"', "cannot be read as a table"),
         ('{"text": "a", "label": 1}\n{"text": "a"}\n', "row 2 of a.jsonl has the label ''"),
-        ('{"text": 7, "label": 1}\n', "row 1 of a.jsonl has no text"),
+        ('{"text": 7, "label": 1}\n', "row 1 of a.jsonl has a text that is no text"),
+        ('{"text": null, "label": 1}\n', "row 1 of a.jsonl has no text"),
         ("", "needs one called 'text'"),
         ("[1, 2]\n", "needs one called 'text'"),
     ],
@@ -57,15 +61,37 @@ def test_broken_lines_are_told_in_one_line(tmp_path: Path, content: str, words: 
     assert "\n" not in str(caught.value)
 
 
+def test_label_names_inside_a_parquet_file_decide(tmp_path: Path) -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["positive", "negative"])})
+    Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}, features=features).to_parquet(tmp_path / "a.parquet")
+    found, note = read_table(tmp_path / "a.parquet", Columns(), NAMES)
+    assert (found["label"].tolist(), note) == ([1, 0], None)
+
+
+@pytest.mark.parametrize("said", [b"{", b"[]", b'{"info": {"features": {"label": {"_type": "ClassLabel"}}}}', b"\xff"])
+def test_what_a_parquet_file_says_otherwise_is_left_alone(tmp_path: Path, said: bytes) -> None:
+    table = pa.table({"text": ["a", "b"], "label": [0, 1]}).replace_schema_metadata({b"huggingface": said})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet", Columns(), NAMES)[0]["label"].tolist() == [0, 1]
+
+
+def test_a_missing_label_is_none_and_not_a_name(tmp_path: Path) -> None:
+    labels = pd.array([1, None, 0], dtype="Int64")
+    pd.DataFrame({"text": ["a", "b", "c"], "label": labels}).to_parquet(tmp_path / "a.parquet")
+    assert {value for value, _ in preview(tmp_path / "a.parquet").values["label"]} == {"1", "", "0"}
+    with pytest.raises(TaskError, match=r"row 2 of a\.parquet has the label ''"):
+        read_table(tmp_path / "a.parquet", Columns(), NAMES)
+
+
 def test_columns_go_by_the_users_names(tmp_path: Path) -> None:
     rows = [{"premise": "a", "text_pair": "b", "hypothesis": "c", "gold": "yes"}] * 2
     file = write(tmp_path / "a.csv", rows)
     yes = ("yes=positive",)
-    pair = read_table(file, Columns("premise", "hypothesis", "gold", yes), NAMES)
+    pair, _ = read_table(file, Columns("premise", "hypothesis", "gold", yes), NAMES)
     assert pair.iloc[0].to_dict() == {"text": "a", "text_pair": "c", "label": 1}
-    assert read_table(file, Columns("premise", None, "gold", yes), NAMES)["text_pair"].tolist() == ["b", "b"]
-    assert "text_pair" not in read_table(file, Columns("premise", "", "gold", yes), NAMES)
-    assert "text_pair" not in read_table(file, Columns("text_pair", None, "gold", yes), NAMES)
+    assert read_table(file, Columns("premise", None, "gold", yes), NAMES)[0]["text_pair"].tolist() == ["b", "b"]
+    assert "text_pair" not in read_table(file, Columns("premise", "", "gold", yes), NAMES)[0]
+    assert "text_pair" not in read_table(file, Columns("text_pair", None, "gold", yes), NAMES)[0]
     for wrong, name in ((Columns("body", label="gold"), "body"), (Columns("premise", "more", "gold"), "more")):
         with pytest.raises(TaskError, match=f"needs one called '{name}'"):
             read_table(file, wrong, NAMES)
@@ -92,7 +118,7 @@ def test_the_last_sign_divides_value_from_label() -> None:
 
 def test_a_regression_reads_finite_numbers(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", [{"text": "a", "label": "3.75"}, {"text": "b", "label": " -1 "}])
-    assert read_table(file, Columns(), {0: "LABEL_0"})["label"].tolist() == [3.75, -1.0]
+    assert read_table(file, Columns(), {0: "LABEL_0"})[0]["label"].tolist() == [3.75, -1.0]
     for wrong in ("high", "inf", ""):
         with pytest.raises(TaskError, match=r"row 1 of b\.csv"):
             read_table(write(tmp_path / "b.csv", [{"text": "a", "label": wrong}]), Columns(), {0: "LABEL_0"})

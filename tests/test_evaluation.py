@@ -13,6 +13,7 @@ from scipy.stats import entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from pgb_core import SpecError, evaluation
+from pgb_core.data_files import Columns
 from pgb_core.grouped import cut, install
 from pgb_core.layout import SublayerLayout
 from tests.network import Network, layouts_of_all_kinds
@@ -85,6 +86,13 @@ def test_the_devices_of_this_machine() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(SpecError, match="No CUDA device"):
             evaluation.choose_device("cuda")
+
+
+def test_labels_in_a_wrong_order_raise_the_alarm(tiny_checkpoint: Path, tiny_csv: Path) -> None:
+    turned = Columns(labels=("positive=negative", "negative=positive"))
+    found = evaluation.evaluate_checkpoint(str(tiny_checkpoint), "csv", train_file=str(tiny_csv), columns=turned)
+    assert found["score"] < 0.2
+    assert "worse than always giving the same answer" in found["note"]
 
 
 def test_evaluate_a_folder(tiny_checkpoint: Path, tiny_csv: Path) -> None:

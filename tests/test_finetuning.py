@@ -96,6 +96,7 @@ def test_it_learns_the_task_and_can_be_used(raw: Path, tiny_csv: Path, tmp_path:
     assert load_model(tmp_path / "out").config.num_labels == 2
     assert load_tokenizer(tmp_path / "out")("win")["input_ids"]
     assert card.read_origin(tmp_path / "out").source == "encoder"
+    assert (found["base_revision"], found["base_fingerprint"]) == (None, checkpoints.fingerprint(raw))
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 

@@ -26,3 +26,14 @@ def test_the_order_of_the_labels_changes_no_score(name: str) -> None:
         assert same[metric][0] == pytest.approx(score)
         assert same[metric][1] == pytest.approx(error, rel=0.3)
     assert judging.majority(found) == pytest.approx(judging.majority(turned))
+
+
+def test_a_model_worse_than_guessing_raises_the_alarm() -> None:
+    labels = np.repeat([0, 1], [40, 60])
+    found = Evaluation(TASKS["sst2"], np.arange(100), [], labels)
+    right = np.eye(2, dtype=np.float32)[labels]
+    assert judging.alarm(found, judging.judge(found, right)) is None
+    assert judging.alarm(found, judging.judge(found, np.tile(right[-1], (100, 1)))) is None  # as good as guessing
+    alarm = judging.alarm(found, judging.judge(found, right[:, ::-1]))
+    assert alarm is not None
+    assert "is 0.0000, worse than always giving the same answer (0.6000)" in alarm

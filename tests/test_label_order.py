@@ -36,9 +36,24 @@ def test_what_is_not_numbered_in_order_is_a_name(names: tuple[str, ...]) -> None
 def test_values_are_renamed_and_the_others_matched() -> None:
     names = {0: "negative", 1: "neutral", 2: "positive"}
     values = ["1", "Negative", "5", "neutral"]
-    assert ids_of_values("f.csv", values, names, {"1": "negative", "5": "2"}) == [0, 0, 2, 1]
+    assert ids_of_values("f.csv", values, names, {"1": "negative", "5": "2"}) == ([0, 0, 2, 1], None)
     # a map may swap what names would say
-    assert ids_of_values("f.csv", ["positive", "negative"], names, {"positive": "negative"}) == [0, 0]
+    assert ids_of_values("f.csv", ["positive", "negative"], names, {"positive": "negative"}) == ([0, 0], None)
+
+
+def test_numbers_taken_as_ids_are_told_where_labels_have_names() -> None:
+    names = {0: "positive", 1: "negative"}
+    told = "the labels of f.csv are numbers, taken as the checkpoint's: 0 is positive, 1 is negative"
+    assert ids_of_values("f.csv", ["1", "0", "1"], names) == ([1, 0, 1], told)
+    assert ids_of_values("f.csv", ["1", "0"], {0: "LABEL_0", 1: "LABEL_1"}) == ([1, 0], None)
+    assert ids_of_values("f.csv", ["1", "0"], names, {"1": "positive", "0": "negative"}) == ([0, 1], None)
+
+
+def test_labels_that_the_task_has_not_are_told() -> None:
+    note = order_note(("negative", "positive"), {0: "negative", 1: "neutral", 2: "positive"})
+    assert note is not None
+    assert "also answers neutral, which this task has not" in note
+    assert order_note((), {0: "any"}) is None
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pgb_core import data_files, previewing
 from pgb_core.data_files import LABEL, PAIR, TEXT, Columns, Preview
 from pgb_core.errors import PGBError
 from pgb_core.finetune_spec import labels_for
-from pgb_core.label_order import ids_by_name
+from pgb_core.label_order import ids_by_name, nameless
 from ui import units, words
 
 NONE = ""
@@ -98,6 +98,9 @@ def _told_what_is_learned(found: Preview, column: str) -> bool:
     except PGBError as error:
         st.warning(f"{str(error)[0].upper()}{str(error)[1:]}")
         return False
+    if any(not value for value, _ in found.values.get(column, ())):
+        st.warning("Some rows have no label: fill them in, or remove the rows.")
+        return False
     learned = f"{len(names)} labels, {_first(names)}" if head == "classification" else "the numbers, as a regression"
     st.caption(f"{units.several(found.rows, 'row')}. The new head learns {learned}.")
     return True
@@ -131,27 +134,34 @@ def _labels(found: Preview, column: str, key: str, names: Sequence[str] | None) 
         st.caption(f"{summary}; all of them are names of the checkpoint's labels.")
         return []
     if all(value in map(str, id2label) for value in counts):
-        meanings = ", ".join(f"{value} is {units.plain(id2label[int(value)])}" for value in sorted(counts, key=int))
-        st.caption(f"{summary}, taken as the numbers of the checkpoint's labels: {meanings}.")
-        return []
+        counts = {value: counts[value] for value in sorted(counts, key=int)}
+        if nameless(id2label) or len(counts) > MOST_MAPPED:
+            meanings = ", ".join(f"{value} is {units.plain(id2label[int(value)])}" for value in counts)
+            st.caption(f"{summary}, taken as the numbers of the checkpoint's labels: {meanings}.")
+            return []
+        st.caption(f"{summary}. They are numbers: in the checkpoint's order, unless you say otherwise.")
+        return _mapping(counts, key + column, names, {value: id2label[int(value)] for value in counts})
     return _mapping({value: count for value, count in counts.items() if value not in known}, key + column, names)
 
 
-def _mapping(unknown: dict[str, int], key: str, names: Sequence[str]) -> list[str] | None:
+def _mapping(
+    unknown: dict[str, int], key: str, names: Sequence[str], likely: Mapping[str, str] | None = None
+) -> list[str] | None:
+    """A box for each value; `likely` has the label that it stands for unless told otherwise."""
     if len(unknown) > MOST_MAPPED:
         st.warning(
             f"{len(unknown)} values are none of the checkpoint's labels ({_first(names)}): is this the label column?"
         )
         return None
     st.markdown("**Which of the checkpoint's labels are these?**", help=words.LABEL_MAP)
-    entries, columns = [], st.columns(2)
+    options, entries, columns = list(dict.fromkeys(names)), [], st.columns(2)
     for n, (value, count) in enumerate(unknown.items()):
         title = f"“{units.plain(value)}”" if value else "No label"
         with columns[n % 2]:
             chosen = st.selectbox(
                 f"{title} ({units.several(count, 'row')})",
-                list(dict.fromkeys(names)),
-                None,
+                options,
+                None if likely is None else options.index(likely[value]),
                 placeholder="Choose a label",
                 key=f"map_{value}_{key}",
                 disabled=not value,

@@ -284,9 +284,21 @@ def test_columns_and_labels_are_mapped_in_the_form(submitted: list[PruneSpec]) -
     assert spec.columns.renamed["5"] == "positive"
 
 
-def test_numbers_are_taken_as_the_checkpoints_and_that_is_said() -> None:
+def test_numbers_are_taken_as_the_checkpoints_unless_told_otherwise(submitted: list[PruneSpec]) -> None:
     app = upload({"text": ["good day", "bad day"] * 5, "label": [1, 0] * 5})
-    assert "taken as the numbers of the checkpoint's labels: 0 is negative, 1 is positive." in words(app)
+    assert "They are numbers: in the checkpoint's order, unless you say otherwise." in words(app)
+    assert [box(app, f"“{n}” (5 rows)").value for n in (0, 1)] == ["negative", "positive"]
+    assert may_start(app)
+    box(app, "“0” (5 rows)").set_value("positive").run()
+    box(app, "“1” (5 rows)").set_value("negative").run()
+    press(app, "Prune")
+    assert submitted[0].label_map == ("0=positive", "1=negative")
+
+
+def test_numbers_of_labels_without_names_need_no_answer() -> None:
+    app = upload({"text": ["good day", "bad day"] * 5, "label": [1, 0] * 5}, own=("LABEL_0", "LABEL_1"))
+    assert "taken as the numbers of the checkpoint's labels: 0 is LABEL" in words(app)
+    assert not any("“0”" in box.label for box in app.selectbox)
     assert may_start(app)
 
 
