@@ -48,7 +48,7 @@ def read_tables(run: Run) -> list[dict[str, Any]]:
     try:
         return store.read_options(run)
     except RunError as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
         return []
 
 

@@ -29,7 +29,7 @@ def main() -> None:
         place, color = wall.choose(run, found, readable)
         drawn = pictures.pictures(run, found[place].key) if found[place].key in readable else None
     except RunError as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
         return
     if drawn is None:  # a sample came with a few matrices
         st.info(words.SAMPLE_WITHOUT)

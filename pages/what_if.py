@@ -42,7 +42,7 @@ def choose() -> tuple[Record | None, str]:
         try:
             found[key] = (records.record_at(place := records.place_of(path)), place)
         except RunError as error:
-            st.warning(str(error))
+            st.warning(units.plain(str(error)))
     if not found:
         with st.container(border=True):
             st.subheader("Nothing is scored yet", anchor=False)
@@ -86,7 +86,7 @@ def explore(place: str, latency: LatencyTable | None, learned: Experience | None
         found = replan.solve(market, [wish.target], wish.constraints)[0]
         ahead = records.prospect(place, wish.method, wish.goal, latency, wish.constraints)
     except PGBError as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
         return
     band = learned.band(found.loss) if learned else None
     totals = replan.totals(record, found.options, latency)
@@ -151,7 +151,7 @@ def start(values: dict[str, object]) -> None:
     try:
         run_id = jobs.submit(PruneSpec(**values), session=session.token())  # type: ignore[arg-type]
     except PGBError as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
     else:
         st.switch_page(frame.path("prune"), query_params={"run": run_id, **session.proof()})
 

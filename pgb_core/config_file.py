@@ -170,8 +170,10 @@ def _labels(where: str, raw: Mapping[str, Any]) -> dict[int, str]:
     if not isinstance(names, dict) or not 1 <= len(names) <= 1000:
         raise CheckpointError(f"{where}: id2label is not a table of 1 to 1000 label names.")
     for value in names.values():
-        if isinstance(value, dict | list) or len(str(value)) > _LABEL_LENGTH:
-            raise CheckpointError(f"{where}: id2label has a label that is no name of up to {_LABEL_LENGTH} characters.")
+        if isinstance(value, dict | list) or len(str(value)) > _LABEL_LENGTH or not str(value).isprintable():
+            raise CheckpointError(
+                f"{where}: id2label has a label that is no printable name of up to {_LABEL_LENGTH} characters."
+            )
     labels = {int(key): str(value) for key, value in names.items() if re.fullmatch(r"[0-9]{1,4}", key)}
     if sorted(labels) != list(range(len(names))):
         raise CheckpointError(f"{where}: the keys of id2label are not 0 to {len(names) - 1}.")

@@ -15,7 +15,22 @@ _NO_MEMORY = re.compile(
 
 
 class PGBError(Exception):
-    """Base of all errors that are shown to a user as one line, without a traceback."""
+    """Base of all errors that are shown to a user as one line, without a traceback.
+
+    What strangers wrote into a file is part of some lines: none of it breaks the line or steers a terminal.
+    """
+
+    def __init__(self, line: str = "") -> None:
+        super().__init__(one_line(line))
+
+
+def one_line(text: str) -> str:
+    r"""`text` with single spaces for white space, and question marks for what cannot be printed.
+
+    >>> one_line("two\nlines, \x1b[31mred")
+    'two lines, ?[31mred'
+    """
+    return " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text).split())
 
 
 class SpecError(PGBError):
@@ -63,7 +78,7 @@ def explain(error: BaseException) -> str | None:
     'sparsity 2.0 is not in [0, 1).'
     """
     if isinstance(error, PGBError):
-        return " ".join(str(error).split())
+        return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted."
     # torch raises a plain RuntimeError when the CPU has no memory left, and a class of its own on a GPU
@@ -74,5 +89,5 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename is not None else ""
         hint = "; free some space and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        return " ".join(f"{place}{error.strerror or error}{hint}.".split())
+        return one_line(f"{place}{error.strerror or error}{hint}.")
     return None

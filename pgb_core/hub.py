@@ -147,8 +147,11 @@ def cached(name: str) -> Path | None:
 
 def read_record(folder: Path) -> dict[str, str]:
     """What `fetch` recorded of the model in `folder`; nothing of what is from elsewhere."""
+    file = folder / RECORD
     try:
-        values = {} if (folder / RECORD).is_symlink() else bounded_json.read_object(folder / RECORD, _SMALL)
+        if file.is_symlink() or not file.is_file():  # a pipe would be waited for, for ever
+            return {}
+        values = bounded_json.read_object(file, _SMALL)
     except (OSError, ValueError):
         return {}
     return {key: value for key, value in values.items() if isinstance(value, str)}

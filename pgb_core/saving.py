@@ -81,14 +81,19 @@ def load_pruned(path: str | Path) -> nn.Module:
                 raise ValueError("sublayers out of order")
             _refuse_misfits(shape, sizes)
         model = empty_pruned(info.family, info.head, config, manifest["sublayers"])
-        tensors = load_file(path / "model.safetensors")
+        tensors = {name: _in_full(tensor) for name, tensor in load_file(path / "model.safetensors").items()}
         if manifest["schema"] == 1:
             tensors = _renamed(tensors, model.state_dict().keys())
         model.load_state_dict(tensors, strict=True, assign=True)
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path} does not fit its manifest {PRUNED_MANIFEST}; export the run again.") from error
     _refuse_unsound(path, model)
     return model.eval()
+
+
+def _in_full(tensor: Tensor) -> Tensor:
+    """Weights in half precision as float32, as dense checkpoints are read; indices as they are."""
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _read_manifest(path: Path, expected: str) -> dict[str, Any]:
@@ -116,6 +121,8 @@ def _refuse_misfits(shape: SublayerShape, sizes: dict[str, Any]) -> None:
     """Raise a ValueError where the blocks are not those of any layout; sizes of tensors are checked as they load."""
     if "matrices" not in sizes:
         columns, rows = (sum(int(group[part]) for group in sizes["groups"]) for part in ("columns", "rows"))
+        if len(sizes["groups"]) > shape.units:
+            raise ValueError("more groups than there are units")
         if max(columns, rows) > shape.hidden:
             raise ValueError("groups overlap")
         if sizes["groups"] and columns < shape.hidden and not sizes["gather"]:

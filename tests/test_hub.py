@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import socket
 import threading
@@ -379,3 +380,9 @@ def test_libraries_are_online_again_after_an_unreachable_hub(monkeypatch: pytest
     with hub.offline_unless_reachable("nyu-mll/glue"):
         assert constants.HF_HUB_OFFLINE
     assert not constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_a_record_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / hub.RECORD)
+    assert hub.read_record(tmp_path) == {}

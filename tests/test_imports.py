@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import subprocess
 import sys
@@ -103,3 +104,8 @@ def test_every_error_is_a_pgb_error() -> None:
     raised = [error for error in errors if issubclass(error, Exception)]
     assert len(raised) == 7
     assert all(issubclass(error, pgb_core.PGBError) for error in raised)
+
+
+def test_kernels_of_the_hub_cannot_be_fetched() -> None:
+    """transformers runs code from the Hub where this package is there."""
+    assert importlib.util.find_spec("kernels") is None

@@ -135,7 +135,7 @@ def read_answers(both: tuple[Side, Side]) -> tuple[Answers | Graded, Answers | G
         try:
             read = answers.read_answers(side.run)
         except RunError as error:
-            st.error(str(error))
+            st.error(units.plain(str(error)))
             return None
         if read is None:
             st.info(
@@ -209,7 +209,7 @@ def with_texts(run: Run, rows: list[dict[str, Any]], labels: NDArray[np.int64]) 
     try:
         found = read_texts(run.id, tuple(row["row"] - 1 for row in rows), tuple(labels.tolist()))
     except RunError as error:
-        st.warning(str(error))
+        st.warning(units.plain(str(error)))
         return rows
     return [{**row, **texts} for row, texts in zip(rows, found, strict=True)]
 
@@ -252,7 +252,7 @@ def same_matrix(both: tuple[Side, Side]) -> None:
         layer, kind, name = choose_matrix(pruned.run)
         values = [kept_weights(side, layer, kind, name) for side in both]
     except RunError as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
         return
     limit = figures.common_limit([found for found in values if found is not None])
     for column, side, found in zip(st.columns(2), both, values, strict=True):

@@ -44,7 +44,7 @@ def choose(
     try:
         found = _preview(path)
     except PGBError as error:
-        st.error(f"This file cannot be used: {str(error).replace(Path(path).name, 'the file')}")
+        st.error(f"This file cannot be used: {units.plain(str(error).replace(Path(path).name, 'the file'))}")
         return Choice(complete=False)
     text, pair, label = _columns(found, key)
     if len({name for name in (text, pair, label) if name}) < 2 + bool(pair):
@@ -96,7 +96,7 @@ def _told_what_is_learned(found: Preview, column: str) -> bool:
     try:
         head, names = labels_for("csv", found, Columns(label=column))
     except PGBError as error:
-        st.warning(f"{str(error)[0].upper()}{str(error)[1:]}")
+        st.warning(units.plain(f"{str(error)[0].upper()}{str(error)[1:]}"))
         return False
     if any(not value for value, _ in found.values.get(column, ())):
         st.warning("Some rows have no label: fill them in, or remove the rows.")

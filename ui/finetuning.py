@@ -87,9 +87,9 @@ def _start(values: dict[str, Any], files: tuple[Any, Any], name: str) -> None:
         spec = FinetuneSpec(**values, train_file=train, eval_file=evaluation)
         job_id = jobs.submit_finetune(spec, name, session=session.token())
     except SpecError as error:
-        st.error(f"This cannot be run: {error}")
+        st.error(f"This cannot be run: {units.plain(str(error))}")
     except (PGBError, OSError) as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
     else:
         url.write(finetune=job_id, **session.proof())
         st.rerun()

@@ -12,7 +12,7 @@ from pgb_core.errors import PGBError, SpecError, explain
 from pgb_core.settings import Settings, get_settings
 from pgb_core.spec import IMPORTANCES, METHODS, PruneSpec
 from pgb_core.tasks import TASKS
-from ui import constraints, data_file, finetuning, labels, panel, session, sources, uploads, url, words
+from ui import constraints, data_file, finetuning, labels, panel, session, sources, units, uploads, url, words
 from ui.constraints import DEMO, UNKNOWN, Sizes
 from ui.devices import choose_device
 
@@ -148,7 +148,7 @@ def choose_columns(file: Any, checkpoint: str | None, settings: Settings) -> dat
     try:
         place = uploads.stored(file)
     except (PGBError, OSError) as error:
-        st.error(f"The file cannot be kept: {explain(error)}")
+        st.error(f"The file cannot be kept: {units.plain(str(explain(error)))}")
         return data_file.Choice(complete=False)
     demo_names = CORPORA[demo.task_for("csv")].labels
     return data_file.choose(
@@ -254,9 +254,9 @@ def _start(values: dict[str, Any], files: tuple[Any, Any]) -> None:
         train, evaluation = (uploads.stored(file) if file is not None else None for file in files)
         run_id = jobs.submit(PruneSpec(**values, train_file=train, eval_file=evaluation), session=session.token())
     except SpecError as error:
-        st.error(f"This cannot be run: {error}")
+        st.error(f"This cannot be run: {units.plain(str(error))}")
     except (PGBError, OSError) as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
     else:
         url.write(run=run_id, **session.proof())
         st.rerun()

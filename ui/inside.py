@@ -13,7 +13,7 @@ from pgb_core.errors import PGBError
 from pgb_core.figures import checkpoint as figures
 from pgb_core.settings import get_settings
 from pgb_core.spectra import Spectra
-from ui import charts, words
+from ui import charts, units, words
 
 TITLE = "Inside its weights"
 
@@ -64,7 +64,7 @@ def _measured(folder: Path, info: CheckpointInfo, fingerprint: str) -> Spectra |
     try:
         found = spectra.measure(folder, info, step)
     except (PGBError, OSError) as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
         return None
     finally:
         bar.empty()

@@ -74,7 +74,7 @@ def ended(run: Run) -> None:
     if run.status.state == "cancelled":
         st.info("This run was cancelled. Its settings are kept, its results are not; start a new run when you like.")
     else:
-        st.error(f"This run failed. {run.status.message or 'It left no reason; see its log.'}")
+        st.error(f"This run failed. {units.plain(run.status.message or 'It left no reason; see its log.')}")
     log = _log(run)
     if log:
         with st.expander("Log"):

@@ -85,7 +85,7 @@ def _hub_panel(name: str, task: str) -> None:
         _asking(name)
         return
     if reason := sources.refusal(hub.PREFIX + name):
-        st.error(reason, icon=":material/cloud_off:")
+        st.error(units.plain(reason), icon=":material/cloud_off:")
     else:
         _hub_facts(asked.result())
 
@@ -100,7 +100,8 @@ def _asking(name: str) -> None:
 def _hub_facts(found: HubModel) -> None:
     family = FAMILIES.get(found.family or "")
     if family is None:
-        st.error(f"The Hub says this is a {found.family or 'model of unknown type'}, which cannot be pruned here.")
+        kind = units.plain(found.family or "model of unknown type")
+        st.error(f"The Hub says this is a {kind}, which cannot be pruned here.")
     size = units.size(sum(found.files.values()))
     parameters = "" if found.parameters is None else f", {units.count(found.parameters)} parameters"
     rows = {
@@ -122,7 +123,7 @@ def _folder_panel(folder: Path, task: str, origin: Origin) -> None:
         info = checkpoints.describe(folder)
         fingerprint = fingerprint_of(folder)
     except (PGBError, OSError) as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
         return
     _facts(info, fingerprint, origin)
     if info.pruned:

@@ -128,7 +128,7 @@ def asked() -> Run | None:
     try:
         run = store.find_run(get_settings().runs_dir, run_id)
     except RunError as error:
-        st.warning(f"{error} It may have been deleted; the link is no longer good.")
+        st.warning(f"{units.plain(str(error))} It may have been deleted; the link is no longer good.")
         url.write(run=None)
         return None
     remember(run)

@@ -13,7 +13,7 @@ from pgb_core.errors import PGBError, RunError
 from pgb_core.settings import get_settings
 from pgb_core.spec import PruneSpec
 from pgb_core.tasks import TASKS
-from ui import finetuning, job, labels, read_only, session, url, words
+from ui import finetuning, job, labels, read_only, session, units, url, words
 from ui.devices import devices
 
 NOT_A_TARGET = {"sparsity": 0.0, "method": "pgb-mixed"}
@@ -84,7 +84,7 @@ def start(values: Mapping[str, Any]) -> None:
     try:
         job_id = jobs.submit(PruneSpec(**values, **NOT_A_TARGET), "score", session=session.token())
     except PGBError as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
     else:
         url.write(job=job_id, **session.proof())
         st.rerun()

@@ -25,7 +25,7 @@ _UPLOADED = "checkpoint_uploads"
 """In the session: what its uploads are called, by where they lie. No other session learns of them."""
 _REFUSED = "checkpoint_refused"
 _KEEP: dict[str, Any] = {"persist_state": "session"}
-_ASKING = ThreadPoolExecutor(4, "asks the Hub")
+_ASKING = ThreadPoolExecutor(32, "asks the Hub")
 
 
 def choose(settings: Settings) -> str | None:
@@ -39,6 +39,9 @@ def choose(settings: Settings) -> str | None:
         **_KEEP,
         help=words.CHECKPOINT,
     )
+    if refused := checkpoints.list_refused(settings):
+        with st.expander(f"{units.several(len(refused), 'folder')} of the models folder cannot be pruned"):
+            st.markdown("\n".join(f"- **{units.plain(name)}**: {units.plain(why)}" for name, why in refused.items()))
     if chosen == HUB:
         return _choose_on_the_hub()
     if chosen == UPLOAD:
@@ -149,7 +152,11 @@ def refusal(checkpoint: str | None) -> str | None:
 def _own_uploads() -> dict[str, str]:
     """This session's uploads that are still there: where they lie, and what they are called."""
     found = {place: name for place, name in st.session_state.get(_UPLOADED, {}).items() if Path(place).is_dir()}
-    return {place: f"Your upload: {name}" for place, name in found.items()}
+    names = list(found.values())  # most are called model.safetensors
+    return {
+        place: f"Your upload: {name}" + (f" ({names[: n + 1].count(name)})" if names.count(name) > 1 else "")
+        for n, (place, name) in enumerate(found.items())
+    }
 
 
 def _upload(settings: Settings) -> None:
@@ -169,7 +176,7 @@ def _upload(settings: Settings) -> None:
     st.button("Use these files", icon=":material/upload_file:", disabled=not files, on_click=_take, args=(files,))
     refused = st.session_state.pop(_REFUSED, None)
     if refused:
-        st.error(refused)
+        st.error(units.plain(refused))
 
 
 def _take(files: list[Any]) -> None:

@@ -50,7 +50,7 @@ def show() -> None:
         if st.button("Start the sweep", type="primary", icon=":material/play_arrow:", disabled=not ready):
             _start({"checkpoint": checkpoint, "task": task, **common, **columns.fields}, axes, files)
         if refusal:
-            st.error(refusal)
+            st.error(units.plain(refusal))
         elif raw:
             st.warning("This checkpoint has no trained head: fine-tune it first, on the Prune page.")
         elif not complete and checkpoint is not None:
@@ -120,9 +120,9 @@ def _start(values: dict[str, Any], axes: dict[str, tuple[Any, ...]], files: tupl
         base = PruneSpec(**values, sparsity=axes["sparsities"][0], train_file=train, eval_file=evaluation)
         sweep_id = jobs.submit_sweep(SweepSpec(base, **axes), session=session.token())
     except SpecError as error:
-        st.error(f"This cannot be run: {error}")
+        st.error(f"This cannot be run: {units.plain(str(error))}")
     except (PGBError, OSError) as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
     else:
         url.write(sweep=sweep_id, view=None, family=None, **session.proof())
         st.rerun()

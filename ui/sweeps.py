@@ -23,7 +23,7 @@ def asked() -> Sweep | None:
         try:
             return sweep_spec.find_sweep(runs_dir, sweep_id)
         except RunError as error:
-            st.warning(f"{error} It may have been deleted; the link is no longer good.")
+            st.warning(f"{units.plain(str(error))} It may have been deleted; the link is no longer good.")
             url.write(sweep=None)
     active = (found for found in sweep_spec.list_sweeps(runs_dir) if found.status().active)
     return next(active, None)
@@ -74,7 +74,7 @@ def _ended(sweep: Sweep) -> None:
     if status.state == "done" and done == total:
         st.success(f"The sweep is done: {units.several(total, 'point')}.", icon=":material/check:")
     elif status.state == "failed":
-        st.error(f"The sweep ended after {made}. {status.message}")
+        st.error(f"The sweep ended after {made}. {units.plain(status.message)}")
     else:
         verb = "was cancelled" if status.state == "cancelled" else "is done"
         st.info(f"The sweep {verb}: {made} made. The table below says what became of the others.")
@@ -97,7 +97,7 @@ def _ended(sweep: Sweep) -> None:
         )
         st.button("Put away", icon=":material/close:", on_click=url.write, kwargs={"sweep": None})
     if error := st.session_state.pop("sweep_error", None):
-        st.error(error)
+        st.error(units.plain(error))
 
 
 def _points(sweep: Sweep) -> None:

@@ -65,7 +65,7 @@ def answer(both: tuple[Side, Side], text: str, pair: str) -> dict[str, Any] | No
     try:
         found = trial.ask(request, "Asking both models")
     except RunError as error:
-        st.error(str(error))
+        st.error(units.plain(str(error)))
         return None
     return {"models": models(both), "answers": found}
 

@@ -29,7 +29,7 @@ from tests.sample_run import make_unfinished_run
 from tests.test_finetuning import make_raw
 from tests.test_hub import listening, point_to
 from tests.tiny import make_tiny_checkpoint
-from ui import runs, sources, uploads
+from ui import runs, sources, units, uploads
 
 KNOWN = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
@@ -166,7 +166,7 @@ def test_a_raw_encoder_of_the_hub_is_to_be_fine_tuned_first(monkeypatch: pytest.
 def test_a_refusal_is_told_when_the_model_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     answered(monkeypatch, CheckpointError("x/y has no model.safetensors: pytorch_model.bin is refused."))
     app = choose(visit("prune"), sources.HUB)
-    assert app.error[0].value == "X/y has no model.safetensors: pytorch_model.bin is refused."
+    assert app.error[0].value == units.plain("X/y has no model.safetensors: pytorch_model.bin is refused.")
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["a hub that never answers", "a hub that refuses"])
@@ -250,11 +250,40 @@ def test_an_upload_is_inspected_kept_and_can_be_pruned(tiny_checkpoint: Path, mo
     assert "my model" not in str(visit("prune").selectbox(key="checkpoint").options), "seen by another session"
 
 
+def test_uploads_with_one_name_can_be_told_apart(tiny_checkpoint: Path) -> None:
+    app = choose(visit("prune"), sources.UPLOAD)
+    for _ in range(2):
+        uploader = app.file_uploader(key="checkpoint_files")
+        for name, content in files_of(tiny_checkpoint):
+            uploader.upload(name, content.read(), "")
+        app.run()
+        healthy(next(button for button in app.button if button.label == "Use these files").click().run())
+        app = choose(app, sources.UPLOAD)
+    labels = [option for option in app.selectbox(key="checkpoint").options if option.startswith("Your upload")]
+    assert labels == ["Your upload: model.safetensors (1)", "Your upload: model.safetensors (2)"]
+
+
+def test_what_strangers_wrote_is_no_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered(monkeypatch, CheckpointError("x/y has a tensor ![x](http://evil.example/i.png)."))
+    app = choose(visit("prune"), sources.HUB)
+    assert "![" not in app.error[0].value
+    assert "](" not in app.error[0].value
+
+
+def test_folders_that_cannot_be_pruned_are_told(tiny_checkpoint: Path) -> None:
+    assert not any("cannot be pruned" in folded.label for folded in visit("prune").expander)
+    shutil.copytree(tiny_checkpoint, get_settings().models_dir / "damaged")
+    (get_settings().models_dir / "damaged" / "config.json").write_text("{}")
+    (folded,) = [folded for folded in visit("prune").expander if "cannot be pruned" in folded.label]
+    assert folded.label == "1 folder of the models folder cannot be pruned"
+    assert folded.markdown[0].value.startswith("- **damaged**")
+
+
 def test_an_upload_that_is_refused_leaves_nothing(tiny_checkpoint: Path) -> None:
     app = choose(visit("prune"), sources.UPLOAD)
     app.file_uploader(key="checkpoint_files").upload("model.safetensors", b"\x80\x04pickle", "").run()
     healthy(next(button for button in app.button if button.label == "Use these files").click().run())
-    assert app.error[0].value.startswith("These files cannot be used: the upload has no config.json")
+    assert app.error[0].value.startswith(units.plain("These files cannot be used: the upload has no config.json"))
     assert list((get_settings().cache_dir / "uploads").iterdir()) == []
 
 
