@@ -14,6 +14,7 @@ from pgb_core.corpora import CORPORA
 from pgb_core.errors import PGBError
 from pgb_core.families import FAMILIES, HEAD_TITLES, Head
 from pgb_core.hub import HubModel
+from pgb_core.label_order import order_note
 from pgb_core.settings import get_settings
 from pgb_core.tasks import TASKS, Task
 from pgb_core.weights import fingerprint_of
@@ -38,11 +39,13 @@ def show(checkpoint: str | None, task: str, label_names: Sequence[str] | None = 
             _folder_panel(folder, task, card.read_origin(folder))
         st.subheader("Task", anchor=False)
         st.write(f"**{TASKS[task].title}.** {TASKS[task].description}")
-        head = sources.head_of(checkpoint, get_settings())
+        head, raw = sources.head_of(checkpoint, get_settings()), finetuning.raw(checkpoint, get_settings())
         if not labels.fit(TASKS[task], label_names, head):
             st.warning(f"This checkpoint {_lack(TASKS[task], head)}: choose the task it was fine-tuned on.")
+        elif not raw and (note := order_note(TASKS[task].labels or (), dict(enumerate(label_names or ())))):
+            st.caption(f":material/info: {units.plain(note[0].upper() + note[1:])}.")
         st.subheader("What happens", anchor=False)
-        if finetuning.raw(checkpoint, get_settings()):
+        if raw:
             st.write("A new head is put on the encoder and both are trained on the task; then it can be pruned.")
         else:
             st.markdown(words.STEPS_OF_A_RUN)

@@ -187,6 +187,15 @@ def test_a_checkpoint_is_offered_the_tasks_it_has_the_labels_for_first() -> None
         assert not next(button for button in app.button if button.label == "Prune").disabled
 
 
+def test_labels_without_names_are_told_before_a_run() -> None:
+    make_tiny_checkpoint(get_settings().models_dir / "tiny", labels=("LABEL_0", "LABEL_1"), train=False)
+    app = visit("prune")
+    app.selectbox(key="checkpoint").set_value("tiny").run()
+    task_box(app).set_value("sst2").run()
+    (told,) = [caption.value for caption in healthy(app).caption if "have no names" in caption.value]
+    assert "0 is negative, 1 is positive" in told
+
+
 def test_a_task_whose_labels_a_checkpoint_lacks_says_so_and_cannot_be_started() -> None:
     make_tiny_checkpoint(get_settings().models_dir / "tiny", train=False)
     app = visit("prune")
