@@ -7,13 +7,15 @@ Importing this module imports neither torch nor transformers.
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from pgb_core import hub, tokenizer_file
+from pgb_core import hub, tokenizer_copy
 from pgb_core.errors import CheckpointError, raise_if_cancelled
 from pgb_core.families import FAMILIES, Head
 from pgb_core.headers import fingerprint
@@ -31,6 +33,7 @@ __all__ = [
     "fingerprint",
     "is_name",
     "list_checkpoints",
+    "list_refused",
     "load_base",
     "load_model",
     "load_tokenizer",
@@ -41,6 +44,8 @@ Source = Literal["demo", "folder", "hub", "pruned"]
 
 _HEADS = ("classifier.", "pre_classifier.", "qa_outputs.")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_UNKNOWN = "qzxj ꙮ ᚠᛇᚻ"
+"""Hardly a vocabulary knows these words: letters of which two kinds are rare."""
 _MEMORY_FACTOR = 4
 """Work on a model holds about this many times its float32 weights: pruning a copy, gradients and statistics,
 fine-tuning gradients and the optimizer's two moments."""
@@ -108,19 +113,30 @@ def _local_folder(name: str) -> Path | None:
 
 
 def list_checkpoints(settings: Settings) -> list[str]:
-    """`demo` and the subfolders of the models folder that can be pruned, by name; others are left out."""
-    names = ["demo"]
+    """`demo` and the subfolders of the models folder that can be pruned, by name; for others see `list_refused`."""
+    return ["demo", *(name for name, refused in _looked_at(settings) if refused is None)]
+
+
+def list_refused(settings: Settings) -> dict[str, str]:
+    """Subfolders of the models folder that cannot be pruned, by name, and why not, in one line."""
+    return {name: refused for name, refused in _looked_at(settings) if refused is not None}
+
+
+def _looked_at(settings: Settings) -> Iterator[tuple[str, str | None]]:
+    """The subfolders of the models folder by name, each with the reason why it is refused, if it is."""
     models = settings.models_dir.resolve()
     for folder in sorted(models.iterdir()) if models.is_dir() else []:
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue
         if not is_name(folder.name) or folder.name == "demo" or folder.resolve().parent != models:
+            yield folder.name, "its name cannot be one here, or it is a link out of the models folder."
             continue
         try:
-            info = describe(folder)
-        except CheckpointError:
-            continue
-        if not info.pruned:
-            names.append(folder.name)
-    return names
+            pruned = describe(folder).pruned
+        except CheckpointError as error:
+            yield folder.name, str(error)
+        else:
+            yield folder.name, "it is pruned already; the dense one it came from can be." if pruned else None
 
 
 def load_model(path: Path) -> PreTrainedModel:
@@ -205,17 +221,30 @@ def _load(
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of folder `path`; its `model_max_length` is the number of positions the model has.
 
-    `model_input_names` is without `token_type_ids` where the model knows one type only.
+    It splits texts as tokenizer.json says. `model_input_names` is without `token_type_ids` where the model knows one
+    type only.
 
     Raises:
-        CheckpointError: the tokenizer files are missing or damaged, or know more tokens than the model.
+        CheckpointError: the tokenizer files are missing or damaged, know more tokens than the model, or cannot encode
+            a text.
     """
-    from transformers import BertTokenizer, RobertaTokenizer
+    from transformers import BertTokenizer, PreTrainedTokenizerFast, RobertaTokenizer
 
     info = describe(path)
-    pieces = {"WordPiece": BertTokenizer, "BPE": RobertaTokenizer}[tokenizer_file.check(path, info.vocabulary)]
+    classes = {
+        "BertTokenizer": BertTokenizer,
+        "RobertaTokenizer": RobertaTokenizer,
+        "PreTrainedTokenizerFast": PreTrainedTokenizerFast,
+    }
     try:
-        tokenizer = pieces.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        with tempfile.TemporaryDirectory(prefix="pgb-") as parent:
+            folder = Path(parent, path.resolve().name)
+            folder.mkdir()
+            chosen = classes[tokenizer_copy.write(path, info.vocabulary, folder)]
+            tokenizer = chosen.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _refuse_useless(tokenizer)
+    except CheckpointError:
+        raise
     except Exception as error:  # the library raises many kinds, down to bare Exception from Rust
         raise_if_cancelled(error)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -228,6 +257,16 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     tokenizer.model_max_length = info.max_positions
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if info.token_types > 1 else [])]
     tokenizer.model_input_names = names
-    if set(names) != set(pieces.model_input_names):
+    if set(names) != set(chosen.model_input_names):
         tokenizer.init_kwargs["model_input_names"] = names  # saved with it, for whoever loads it elsewhere
     return tokenizer
+
+
+def _refuse_useless(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Raise an exception of any kind where `tokenizer` cannot encode a text of which it knows no word."""
+    for name in ("pad_token", "cls_token", "sep_token"):
+        if getattr(tokenizer, f"{name}_id") is None:
+            raise ValueError(f"it has no {name}")
+    ids = tokenizer(_UNKNOWN)["input_ids"]
+    if not {tokenizer.cls_token_id, tokenizer.sep_token_id} <= set(ids):
+        raise ValueError(f"it does not put {tokenizer.cls_token} and {tokenizer.sep_token} around a text")

@@ -13,13 +13,15 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertTokenizer
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, BertTokenizer
 
 from pgb_core import checkpoints
 from pgb_core.checkpoints import describe, list_checkpoints, load_model, load_tokenizer, resolve
 from pgb_core.errors import CheckpointError, JobCancelled
 from pgb_core.settings import get_settings
 from tests.test_inspection import edit_config
+from tests.tiny import SPECIAL_TOKENS, make_tiny_checkpoint
 
 
 @pytest.fixture
@@ -165,6 +167,146 @@ def test_a_vocabulary_alone_is_enough(folder: Path) -> None:
     assert load_tokenizer(folder)("the happy game")["input_ids"] == expected
 
 
+TEXTS = ("the Happy win", "  the happé game! win-win", " happy day", "zz 漢字 the", "")
+GENERAL = {"tokenizer_class": "PreTrainedTokenizerFast"}
+SEQUENCE = {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "StripAccents"}]}
+BERT_ENDS = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+SWAPPED_ENDS = {"type": "BertProcessing", "sep": ["[CLS]", 2], "cls": ["[SEP]", 3]}
+
+
+def edit_tokenizer(folder: Path, config: dict[str, Any] | None, **changes: Any) -> None:
+    """Write `changes` over the parts of tokenizer.json, a table into a table; `config` is what the other file says."""
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    for name, value in changes.items():
+        inner = isinstance(value, dict) and "type" not in value
+        content[name] = {**(content[name] or {}), **value} if inner else value
+    file.write_text(json.dumps(content))
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "changes"),
+    [
+        ("bert", None, {}),
+        ("roberta", None, {}),
+        ("bert", {}, {"normalizer": {"lowercase": False}}),
+        ("bert", GENERAL, {"normalizer": {"lowercase": False}}),
+        ("bert", {**GENERAL, "do_lower_case": True}, {"normalizer": {"lowercase": False}}),
+        ("bert", {}, {"normalizer": {"lowercase": False, "strip_accents": True}}),
+        ("bert", {}, {"normalizer": {"handle_chinese_chars": False, "clean_text": False}}),
+        ("bert", None, {"normalizer": SEQUENCE}),
+        ("bert", {}, {"normalizer": None}),
+        ("bert", None, {"pre_tokenizer": {"type": "WhitespaceSplit"}}),
+        ("bert", None, {"post_processor": BERT_ENDS}),
+        ("bert", None, {"post_processor": SWAPPED_ENDS}),
+        ("bert", None, {"model": {"max_input_chars_per_word": 4}}),
+        ("bert", None, {"model": {"unk_token": "[MASK]"}}),
+        ("bert", {}, {"model": {"unk_token": "[MASK]"}}),
+        ("bert", {"unk_token": None}, {}),
+        ("bert", None, {"padding": {"strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": None,
+                        "pad_id": 1, "pad_type_id": 0, "pad_token": "[UNK]"}}),
+        ("roberta", {}, {"pre_tokenizer": {"add_prefix_space": True}, "post_processor": {"add_prefix_space": True}}),
+        ("roberta", {}, {"pre_tokenizer": {"add_prefix_space": True}}),
+        ("roberta", {}, {"post_processor": {"trim_offsets": False}}),
+        ("roberta", {"tokenizer_file": "/nowhere.json"}, {"normalizer": {"type": "Lowercase"}}),
+    ],
+)  # fmt: skip
+def test_texts_are_split_as_tokenizer_json_says(
+    family: str, config: dict[str, Any] | None, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Also once it was saved with a pruned model, and by transformers, which knows nothing of this package."""
+    folder = make_tiny_checkpoint(tmp_path / "first", family=family, train=False)
+    edit_tokenizer(folder, config, **changes)
+    reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    reference.no_padding()
+    first = load_tokenizer(folder)
+    second = make_tiny_checkpoint(tmp_path / "second", family=family, train=False)
+    (second / "tokenizer_config.json").unlink()
+    first.save_pretrained(second)
+    for tokenizer in (first, load_tokenizer(second), AutoTokenizer.from_pretrained(second)):
+        for text in TEXTS:
+            assert tokenizer(text)["input_ids"] == reference.encode(text).ids
+            pair = tokenizer(text, "a win", return_token_type_ids=True, return_offsets_mapping=True)
+            expected = reference.encode(text, "a win")
+            assert (pair["input_ids"], pair["token_type_ids"]) == (expected.ids, expected.type_ids)
+            assert pair["offset_mapping"] == expected.offsets
+
+
+def test_a_tokenizer_without_a_longest_text_is_read(folder: Path) -> None:
+    BertTokenizer.from_pretrained(folder, model_max_length=None).save_pretrained(folder)
+    assert json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"] > 10**29
+    assert resolve(str(folder), "csv").path == folder.resolve()
+    assert load_tokenizer(folder).model_max_length == 128
+
+
+def test_what_the_settings_say_goes_before_tokenizer_json(folder: Path) -> None:
+    edit_tokenizer(folder, {"do_lower_case": False, "tokenizer_class": "BertTokenizerFast"})
+    assert load_tokenizer(folder).tokenize("the Happy win") == ["the", "[UNK]", "win"]
+    edit_tokenizer(folder, {"tokenizer_class": "BertTokenizerFast"})
+    assert load_tokenizer(folder).tokenize("the Happy win") == ["the", "happy", "win"]
+
+
+def test_a_prefix_space_of_the_settings_is_kept(tmp_path: Path) -> None:
+    folder = make_tiny_checkpoint(tmp_path / "first", family="roberta", train=False)
+    plain = load_tokenizer(folder)
+    edit_tokenizer(folder, {"add_prefix_space": True})
+    assert load_tokenizer(folder)("win")["input_ids"] == plain(" win")["input_ids"] != plain("win")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("word", "config", "tokens"),
+    [
+        ("Happy", {}, ["the", "Happy", "[UNK]"]),
+        ("happy", {}, ["the", "happy", "happy"]),
+        ("[UNUSED1]", {}, ["the", "[UNK]", "[UNK]"]),
+        ("<MASK>", {"mask_token": "<MASK>"}, ["the", "[UNK]", "[UNK]"]),
+        ("Happy", {"do_lower_case": True}, ["the", "[UNK]", "[UNK]"]),
+        ("happy", {"do_lower_case": False}, ["the", "[UNK]", "happy"]),
+    ],
+)
+def test_a_vocabulary_with_capital_letters_is_cased(
+    word: str, config: dict[str, Any], tokens: list[str], folder: Path
+) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join((*SPECIAL_TOKENS, "the", word)))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert load_tokenizer(folder).tokenize("the Happy happy") == tokens
+
+
+def test_a_tokenizer_that_cannot_encode_a_text_is_refused(folder: Path) -> None:
+    edit_tokenizer(folder, GENERAL, post_processor=None)
+    with pytest.raises(CheckpointError, match=r"does not put \[CLS\] and \[SEP\] around a text"):
+        load_tokenizer(folder)
+    edit_tokenizer(folder, {}, post_processor=None)  # for BERT's own class that means its usual template
+    assert load_tokenizer(folder)("the win")["input_ids"][0] == 2
+    edit_tokenizer(folder, {}, model={"unk_token": None})
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        load_tokenizer(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("config", [{"cls_token": "[NEW]"}, {**GENERAL, "pad_token": "[NEW]"}])
+def test_a_token_that_the_model_has_never_seen_is_none_to_begin_with(config: dict[str, Any], folder: Path) -> None:
+    edit_tokenizer(folder, config)
+    words = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    edit_tokenizer(folder, None, model={"vocab": {word: number for word, number in words.items() if number < 39}})
+    with pytest.raises(CheckpointError, match="_token is none of its tokens"):
+        load_tokenizer(folder)
+
+
+def test_special_tokens_of_the_map_are_taken(folder: Path) -> None:
+    token = {"content": "happy", "lstrip": True, "rstrip": False, "normalized": False, "single_word": False}
+    (folder / "special_tokens_map.json").write_text(json.dumps({"mask_token": token, "unk_token": "[UNK]"}))
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.mask_token == "happy"  # noqa: S105
+    assert tokenizer("the happy win", add_special_tokens=False)["input_ids"][1] == tokenizer.mask_token_id
+    tokenizer.save_pretrained(folder)
+    (folder / "special_tokens_map.json").unlink()
+    assert load_tokenizer(folder).mask_token == "happy"  # noqa: S105
+
+
 def test_a_tokenizer_that_is_missing_damaged_or_foreign_is_refused(folder: Path) -> None:
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text())
@@ -238,6 +380,10 @@ def test_the_list_offers_what_can_be_pruned(folder: Path, tmp_path: Path) -> Non
     (models / "outside").symlink_to(folder)
     (models / "a-file").write_text("")
     assert list_checkpoints(get_settings()) == ["demo", "a-model", "b-model"]
+    refused = checkpoints.list_refused(get_settings())
+    assert list(refused) == ["broken", "demo", "outside", "pruned"]
+    assert "pruned already" in refused["pruned"]
+    assert "of type 'unknown'" in refused["broken"]
     with pytest.raises(CheckpointError):
         resolve("outside", "csv")
 

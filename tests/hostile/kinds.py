@@ -154,6 +154,8 @@ for _name, _changes, _words in (
     ("padding beyond the vocabulary", {"pad_token_id": 10**6}, "pad_token_id is 1000000"),
     ("dropout that is no number", {"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob is nan"),
     ("labels without order", {"id2label": {"0": "a", "7": "b"}}, "keys of id2label"),
+    ("a label of half a character", {"id2label": {"0": "\ud800", "1": "b"}}, "half a character"),
+    ("a class of half a character", {"architectures": ["\udfff"]}, "half a character"),
     ("a label of a megabyte", {"id2label": {"0": "a" * 10**6, "1": "b"}}, "id2label has a label"),
     ("more layers than there are", {"num_hidden_layers": 3}, "is missing"),
     ("a vocabulary larger than its table", {"vocab_size": 10**6}, "word_embeddings.weight is (40, 32)"),
@@ -252,6 +254,11 @@ def _(place: Place) -> None:
 
 
 @kind("header of as many parts as fit", "not described as one")
+def _(place: Place) -> None:
+    write_weights(place.weights, b'{"a":[' + b"{}," * 19_000 + b"{}]}", b"")
+
+
+@kind("header of more parts than are counted", "too many parts")
 def _(place: Place) -> None:
     write_weights(place.weights, b'{"a":[' + b"{}," * 300_000 + b"{}]}", b"")
 
@@ -454,8 +461,37 @@ def _words_file(words: Iterable[str]) -> Spoil:
     return spoil
 
 
+def _settings(file: str = "tokenizer_config.json", **values: Any) -> Spoil:
+    return lambda place: (place.folder / file).write_text(json.dumps(values))
+
+
+def _without_tokenizer(files: dict[str, str]) -> Spoil:
+    def spoil(place: Place) -> None:
+        (place.folder / "tokenizer.json").unlink()
+        for name, content in files.items():
+            (place.folder / name).write_text(content)
+
+    return spoil
+
+
+def _million() -> str:
+    """A JSON object of a million names, in 8 MB; one character makes all of its text four bytes wide."""
+    return "{" + ",".join(f'"{number:x}":0' for number in range(0x10000, 0x10000 + 800_000)) + ',"\U0001f600":1}'
+
+
+def _many_small(place: Place) -> None:
+    (place.folder / "tokenizer.json").write_text('{"x":[' + '{"a":""},' * 395_000 + '1],"\U0001f600":1}')
+
+
+def _deep(place: Place) -> None:
+    file, depth = place.folder / "tokenizer.json", 300
+    values = json.loads(file.read_text()) | {"normalizer": "@"}
+    inner = '{"type":"Sequence","normalizers":[' * depth + '{"type":"Lowercase"}' + "]}" * depth
+    file.write_text(json.dumps(values).replace('"@"', inner))
+
+
 _SLOW = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": False}
-_LONG = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}] * 10_000
+_LONG = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}] * 1_000
 _BEYOND = {"[CLS]": {"id": "[CLS]", "ids": [10**6], "tokens": ["[CLS]"]}}
 for _name, _spoil, _words in (
     ("no tokenizer", lambda place: (place.folder / "tokenizer.json").unlink(), "neither tokenizer.json nor"),
@@ -466,10 +502,35 @@ for _name, _spoil, _words in (
     ("tokens that count down", _tokenizer(lambda t: t["model"]["vocab"].update(evil=-1)), "not a whole number"),
     ("added token far away", _tokenizer(lambda t: t["added_tokens"][0].update(id=10**9)), "do not belong together"),
     ("template with an id beyond", _tokenizer(lambda t: t["post_processor"].update(special_tokens=_BEYOND)), "1000001"),
-    ("template of ten thousand tokens", _tokenizer(lambda t: t["post_processor"].update(single=_LONG)), "pieces"),
+    ("template of a thousand tokens", _tokenizer(lambda t: t["post_processor"].update(single=_LONG)), "pieces"),
     ("regular expression that never ends", _tokenizer(lambda t: t.update(pre_tokenizer=_SLOW)), "of type Split"),
     ("no token for unknown words", _tokenizer(lambda t: t["model"].update(unk_token="[EVIL]")), "unknown words"),  # noqa: S106
     ("tokenizer of another kind", _tokenizer(lambda t: t["model"].update(type="Unigram")), "its model is none of"),
+    ("unknown words as a list", _tokenizer(lambda t: t["model"].update(unk_token=[])), "unknown words is no text"),
+    ("unknown words as a table", _tokenizer(lambda t: t["model"].update(unk_token={})), "unknown words is no text"),
+    ("normalizer of a list of types", _tokenizer(lambda t: t["normalizer"].update(type=[])), "of type []"),
+    ("decoder of a table of types", _tokenizer(lambda t: t["decoder"].update(type={})), "of type {}"),
+    ("ids that are lists", _tokenizer(lambda t: t["model"]["vocab"].update(the=[])), "not a whole number"),
+    ("parts within three hundred parts", _deep, "within more than 4 others"),
+    ("ten thousand added tokens", _tokenizer(lambda t: t.update(added_tokens=[{}] * 10_000)), "up to 2000 tokens"),
+    ("tokenizer of a million names", lambda p: (p.folder / "tokenizer.json").write_text(_million()), "too many parts"),
+    ("tokenizer of small tables", _many_small, "too many parts"),
+    ("vocabulary of a million names", _without_tokenizer({"vocab.json": _million(), "merges.txt": ""}), "too many"),
+    ("added tokens without end", _without_tokenizer({"vocab.txt": "a", "added_tokens.json": _million()}), "larger"),
+    ("vocabulary of short lines", _without_tokenizer({"vocab.txt": "ab\n" * 2_790_000}), "2790000 tokens"),
+    (
+        "sixty thousand special tokens",
+        _settings(additional_special_tokens=[f"t{n}" for n in range(60_000)]),
+        "100 tokens",
+    ),
+    ("no token for padding", _settings(pad_token=None), "pad_token is null"),
+    ("no token before a text", _settings("special_tokens_map.json", cls_token=None), "cls_token is null"),
+    ("token that is a number", _settings(sep_token=3), "sep_token is no token"),
+    ("token without its text", _settings(mask_token={"__type": "AddedToken"}), "mask_token is no token"),
+    ("token with other flags", _settings(mask_token={"content": "a", "lstrip": 5}), "not described as a token"),
+    ("case that is a text", _settings(do_lower_case="evil"), "neither true nor false"),
+    ("table of added texts", _settings(added_tokens_decoder={"0": "a"}), "no table of tokens"),
+    ("added token beyond", _settings(added_tokens_decoder={"40": {"content": "a"}}), "41 tokens"),
     ("vocabulary of too many words", _words_file(f"w{n}" for n in range(100_000)), "100000 tokens"),
 ):
     kind(_name, _words)(_spoil)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pgb_core.errors import PGBError
+from pgb_core import tokenizer_file
+from pgb_core.checkpoints import load_tokenizer
+from pgb_core.errors import CheckpointError, PGBError
 from pgb_core.inspection import admit
 from tests.hostile.kinds import INDEX, read_weights, write_weights
 
@@ -128,6 +131,45 @@ def test_an_edited_tokenizer(folder: Path, tiny_checkpoint: Path, data: st.DataO
     (folder / name).write_text(json.dumps(data.draw(edits(values))))
     tried(folder)
     shutil.copy(tiny_checkpoint / name, folder / name)
+
+
+@settings(max_examples=25)
+@example([])
+@example({})
+@given(VALUES)
+def test_a_tokenizer_with_a_value_anywhere(folder: Path, tiny_checkpoint: Path, value: Any) -> None:
+    """At every place outside of the vocabulary in turn, and that place left out."""
+    document = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
+    for path in parts_of_tokenizer(document):
+        for edited in (
+            changed(document, path, lambda p, k: p.__setitem__(k, value)),
+            changed(document, path, _without),
+        ):
+            (folder / "tokenizer.json").write_text(json.dumps(edited))
+            with contextlib.suppress(CheckpointError):
+                assert tokenizer_file.check(folder, 40) in ("WordPiece", "BPE")
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_an_edited_tokenizer_is_loaded_or_refused(folder: Path, tiny_checkpoint: Path, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["tokenizer.json", "tokenizer_config.json"]))
+    document = json.loads((tiny_checkpoint / name).read_text())
+    path = data.draw(st.sampled_from(parts_of_tokenizer(document)))
+    value = data.draw(VALUES)
+    (folder / name).write_text(json.dumps(changed(document, path, lambda p, k: p.__setitem__(k, value))))
+    with contextlib.suppress(CheckpointError):
+        assert max(load_tokenizer(folder)("the happy unheard-of win")["input_ids"]) < 40
+    shutil.copy(tiny_checkpoint / name, folder / name)
+
+
+def parts_of_tokenizer(document: Any) -> list[tuple[Any, ...]]:
+    """All places of a tokenizer's file but the tokens, which are many of one kind."""
+    return [path for path in places(document) if path[:2] != ("model", "vocab") or len(path) == 2]
+
+
+def _without(part: Any, key: Any) -> None:
+    part.pop(key)
 
 
 @EXAMPLES
