@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import psutil
-
-from pgb_core import hub, tokenizer_copy
+from pgb_core import hub, memory, tokenizer_copy
 from pgb_core.errors import CheckpointError, raise_if_cancelled
 from pgb_core.families import FAMILIES, Head
 from pgb_core.headers import fingerprint
@@ -163,7 +161,7 @@ def load_model(path: Path) -> PreTrainedModel:
 
 def refuse_without_memory(path: Path, info: CheckpointInfo) -> None:
     """Raise a CheckpointError where what is free is too little to work with the model in folder `path`."""
-    needed, free = info.parameters * 4 * _MEMORY_FACTOR, psutil.virtual_memory().available
+    needed, free = info.parameters * 4 * _MEMORY_FACTOR, memory.available()
     if needed > free:
         raise CheckpointError(f"{path.name} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.")
 

@@ -1,13 +1,36 @@
-"""Memory that is free goes back to the system. Nothing here imports torch."""
+"""How much memory is free, and what was freed goes back to the system. Nothing here imports torch."""
 
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+import psutil
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGE_BYTES = 256 * 1024
+_CGROUPS = Path("/sys/fs/cgroup")
+_LIMITS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),  # version 2
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+"""Files of a control group: its limit, its use, and, of that, under which name, what is given up first."""
+
+
+def available(groups: Path = _CGROUPS) -> int:
+    """Bytes that can be had: of the machine, or of what a container is limited to, whichever is less."""
+    free: int = psutil.virtual_memory().available
+    for limit, use, table, name in _LIMITS:
+        try:
+            left = int((groups / limit).read_text()) - int((groups / use).read_text())
+            cached = re.search(rf"^{name} (\d+)$", (groups / table).read_text(), re.MULTILINE)
+        except (OSError, ValueError):  # no such group, or "max": no limit
+            continue
+        free = min(free, max(0, left + (int(cached[1]) if cached else 0)))
+    return free
 
 
 def release() -> None:

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -65,3 +66,27 @@ def _kept(first: str) -> int:
 def test_a_server_keeps_little_of_what_its_threads_took() -> None:
     assert _kept("") > 15e6
     assert _kept("memory.keep_little()") < 2e6
+
+
+VERSION_2 = {"memory.max": "{limit}", "memory.current": "7000000", "memory.stat": "anon 9\ninactive_file 2000000\n"}
+VERSION_1 = {
+    "memory/memory.limit_in_bytes": "{limit}",
+    "memory/memory.usage_in_bytes": "7000000",
+    "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 2000000\n",
+}
+
+
+@pytest.mark.parametrize("files", [VERSION_1, VERSION_2])
+@pytest.mark.parametrize(
+    ("limit", "free"), [("10000000", 5_000_000), ("4000000", 0), ("max", None), (str(2**62), None)]
+)
+def test_a_limit_of_a_container_counts(files: dict[str, str], limit: str, free: int | None, tmp_path: Path) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content.format(limit=limit))
+    found = memory.available(tmp_path)
+    assert found == free if free is not None else found > 1e8
+
+
+def test_without_control_groups_the_machine_counts(tmp_path: Path) -> None:
+    assert memory.available(tmp_path) == pytest.approx(psutil.virtual_memory().available, rel=0.2)
