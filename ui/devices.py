@@ -10,15 +10,16 @@ import subprocess
 import psutil
 import streamlit as st
 
+from pgb_core import memory
 from ui import units, words
 
 
 @st.cache_data(ttl=60, show_spinner=False)
 def devices() -> dict[str, str]:
     """Values of `PruneSpec.device` that this server offers, each with its name and memory."""
-    memory = psutil.virtual_memory()
+    free, total = memory.available(), psutil.virtual_memory().total
     cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count()
-    cpu = f"CPU: {cores} cores, {units.size(memory.available)} of {units.size(memory.total)} memory free"
+    cpu = f"CPU: {cores} cores, {units.size(free)} of {units.size(total)} memory free"
     gpu = _gpu()
     if gpu is None:
         return {"cpu": cpu}
