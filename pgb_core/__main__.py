@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pgb_core import arguments, commands, console, ending, processes, store, sweep_spec, sweep_table
+from pgb_core import arguments, checkpoints, commands, console, ending, processes, store, sweep_spec, sweep_table
 from pgb_core.data_files import Columns
 from pgb_core.errors import JobCancelled, explain
 from pgb_core.settings import get_settings
@@ -60,6 +60,7 @@ def prune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer 
     with ending.cancellable(args.out):
         try:
             spec = spec_from(args)
+            checkpoints.ask_ahead(spec.checkpoint)
             from pgb_core.pruner import prune as prune_checkpoint
 
             result = prune_checkpoint(spec, args.out, printer.report)
@@ -83,6 +84,7 @@ def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     with ending.cancellable(place):
         try:
             spec = sweep_from(args)
+            checkpoints.ask_ahead(*spec.checkpoints)
             from pgb_core.sweep import sweep as sweep_checkpoint
 
             rows = sweep_checkpoint(
@@ -106,12 +108,14 @@ def score(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Score a checkpoint for the What if page."""
     spec = PruneSpec(sparsity=0.0, method="pgb-mixed", **{name: getattr(args, name) for name in commands.SCORE_FIELDS})
     if args.out is None:
+        checkpoints.ask_ahead(spec.checkpoint)
         from pgb_core.scoring import score_checkpoint
 
         found = score_checkpoint(spec, again=args.again, on_progress=printer.report)
     else:  # in the background: the page watches the folder that jobs.submit made
         with ending.cancellable(args.out):
             try:
+                checkpoints.ask_ahead(spec.checkpoint)
                 from pgb_core.scoring import score_checkpoint
 
                 found = score_checkpoint(spec, again=args.again, out=args.out, on_progress=printer.report)
@@ -128,6 +132,7 @@ def finetune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answ
     spec = FinetuneSpec(**{item.name: getattr(args, item.name) for item in fields(FinetuneSpec)})
 
     def work() -> dict[str, Any]:
+        checkpoints.ask_ahead(spec.checkpoint)
         from pgb_core.finetuning import finetune_checkpoint
 
         return finetune_checkpoint(spec, args.out, run=args.job, on_progress=printer.report)
@@ -146,6 +151,7 @@ def finetune(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answ
 
 def evaluate(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Score a dense or a pruned checkpoint."""
+    checkpoints.ask_ahead(args.checkpoint)
     from pgb_core.evaluation import evaluate_checkpoint
 
     score = evaluate_checkpoint(
@@ -165,6 +171,7 @@ def evaluate(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answ
 
 def latency(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     """Measure the latency of one checkpoint, or of two against each other, at one shape or at several."""
+    checkpoints.ask_ahead(*filter(None, (args.checkpoint, args.against)))
     from pgb_core.latency import Shape, measure_checkpoints
 
     measured = measure_checkpoints(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "CheckpointInfo",
+    "ask_ahead",
     "describe",
     "fingerprint",
     "is_name",
@@ -87,11 +88,23 @@ def resolve(name: str, task: str, step: Step = silent) -> Checkpoint:
     else:
         raise CheckpointError(
             f"no checkpoint {name!r}; give 'demo', a folder with config.json and model.safetensors, "
-            "or a Hub id owner/name."
+            "or a Hub id, owner/name or owner/name@ and the 40 hexadecimal digits of a commit."
         )
     info = admit(path)
     note = hub.note(path, info) if source == "hub" else None
     return Checkpoint(name, path, "pruned" if info.pruned else source, revision, fingerprint(path), note)
+
+
+def ask_ahead(*names: str) -> None:
+    """Let the Hub say now what `resolve` will ask it about `names`; for who loads torch in between.
+
+    Raises:
+        CheckpointError: one of them cannot be fetched, as `hub.fetch` says it.
+    """
+    for name in names:
+        plain = name.removeprefix(hub.PREFIX)
+        if name != "demo" and _local_folder(name) is None and hub.HUB_ID.fullmatch(plain):
+            hub.ask_ahead(plain)
 
 
 def is_name(text: str) -> bool:

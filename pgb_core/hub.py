@@ -47,6 +47,12 @@ RECORD = "hub.json"
 OWNER, LIST = "its owner", "the list of well-known models"
 _DEADLINE = 3.0
 """Seconds that the Hub has to answer, all in all, before it counts as out of reach."""
+_MEANINGS = {
+    401: " (the token is not valid; log in anew with `hf auth login`)",
+    403: " (that is not allowed; see who may download it)",
+    429: " (too many requests; wait some minutes)",
+}
+"""What the Hub means by an answer, where that is not the network."""
 _SMALL = 2**23
 """Largest file beside the weights, in bytes; larger ones would be refused once they are here."""
 
@@ -99,10 +105,39 @@ def look_up(name: str) -> HubModel:
     except RepositoryNotFoundError as error:
         raise CheckpointError(f"the Hub has no public model {plain!r}; check the spelling of owner/name.") from error
     except HfHubHTTPError as error:
-        raise ConnectionError(f"answered {error.response.status_code}") from error
+        code = error.response.status_code
+        raise ConnectionError(f"answered {code}{_MEANINGS.get(code, '')}") from error
     except (HTTPError, OSError) as error:
         raise ConnectionError("is out of reach") from error
     return _described(plain, info)
+
+
+_AHEAD: dict[str, HubModel | ConnectionError] = {}
+"""What `ask_ahead` was told, each for the one `fetch` that follows."""
+
+
+def ask_ahead(name: str) -> None:
+    """Ask now what the next `fetch` of `name` would ask: torch, which is loaded before that, takes seconds to load.
+
+    Raises:
+        CheckpointError: as for `fetch`.
+    """
+    home, revision = _home(name)
+    if revision is not None and (home / revision).is_dir():
+        return
+    try:
+        _AHEAD[name] = look_up(name)
+    except ConnectionError as error:
+        _cached(home, name, str(error))  # which refuses where there is none
+        _AHEAD[name] = error
+
+
+def _asked(name: str) -> HubModel:
+    """What the Hub says of a model, or said ahead; raises as `look_up`."""
+    answer = _AHEAD.pop(name, None) or look_up(name)
+    if isinstance(answer, ConnectionError):
+        raise answer
+    return answer
 
 
 def fetch(name: str, step: Step = silent) -> tuple[Path, str]:
@@ -114,13 +149,13 @@ def fetch(name: str, step: Step = silent) -> tuple[Path, str]:
         CheckpointError: no such model, no permission, no safetensors weights, too large, or out of reach and not
             cached.
     """
-    plain, revision = split(name)
-    home = get_settings().cache_dir / "hub" / plain.replace("/", "--")
+    home, revision = _home(name)
     if revision is not None and (home / revision).is_dir():
         return home / revision, revision
+    plain, _ = split(name)
     step(0, 1, f"asking the Hub for {plain}")
     try:
-        found = look_up(name)
+        found = _asked(name)
     except ConnectionError as error:
         return _cached(home, name, str(error))
     folder = home / found.revision
@@ -137,8 +172,7 @@ def out_of_reach(name: str, why: str) -> str:
 
 def cached(name: str) -> Path | None:
     """Folder of the revision of `owner/name` that was fetched last, or of the one that is named; None without one."""
-    plain, revision = split(name)
-    home = get_settings().cache_dir / "hub" / plain.replace("/", "--")
+    home, revision = _home(name)
     if revision is not None:
         return home / revision if (home / revision).is_dir() else None
     revisions = [folder for folder in home.glob("*") if re.fullmatch(r"[0-9a-f]{40}", folder.name)]
@@ -179,7 +213,10 @@ def split(name: str) -> tuple[str, str | None]:
         CheckpointError: that is no id.
     """
     if not HUB_ID.fullmatch(name) or ".." in name or "--" in name:
-        raise CheckpointError(f"{name!r:.120} is not a Hub id; it looks like owner/name.")
+        raise CheckpointError(
+            f"{name!r:.120} is not a Hub id; it looks like owner/name, or owner/name@commit with all 40 hexadecimal "
+            "digits of the commit."
+        )
     plain, _, revision = name.partition("@")
     return plain, revision or None
 
@@ -229,6 +266,12 @@ def within(seconds: float, ask: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return answer  # type: ignore[return-value]
+
+
+def _home(name: str) -> tuple[Path, str | None]:
+    """Where the revisions of a model are kept, and the one that is named."""
+    plain, revision = split(name)
+    return get_settings().cache_dir / "hub" / plain.replace("/", "--"), revision
 
 
 def _cached(home: Path, name: str, why: str) -> tuple[Path, str]:

@@ -26,7 +26,7 @@ from pgb_core.layout import Layout
 from pgb_core.options import TABLE_METHODS
 from pgb_core.planning import Goal, Prediction, Scores, Tables, by_baseline, choose_settled, predictions
 from pgb_core.progress import ProgressCallback, Reporter, Step, part, silent
-from pgb_core.recording import Clock, recorded
+from pgb_core.recording import Clock, make_room, recorded
 from pgb_core.saving import load_pruned, save_pruned
 from pgb_core.settings import get_settings
 from pgb_core.shared import Shared
@@ -146,6 +146,8 @@ def _run(spec: PruneSpec, folder: Path, report: ProgressCallback, shared: Shared
         with clock.stage("latency"):
             latencies = latency.compare(model, pruned, shapes, step=reporter.stage("latency"))
     reporter.stage("saving")
+    tensors = [*pruned.state_dict().values(), *(values for each in scores.importance for values in each.values())]
+    make_room(folder, sum(tensor.numel() * tensor.element_size() for tensor in tensors))
     results.save_model(folder, pruned, loaded.tokenizer, sublayers, layouts)
     results.save_layout(folder, sublayers, layouts, scores.importance)
     answers.write_answers(folder, judging.answers_of(shared.evaluation(), loaded.data.label_names, verdicts))

@@ -1,8 +1,8 @@
 """The disk quota of a server's runs: when it is used up, the oldest that nobody pinned go.
 
-Room is made when a run begins and again when one has ended. What is active, pinned, a point of a sweep that still
-runs, or shipped with the package is never removed. Only one process at a time chooses, so that two do not remove
-twice what one needs; what went is noted beside the runs.
+Room is made when a run begins, for what it is about to write, and when it has ended. What is active, pinned, a point
+of a sweep that still runs, or shipped with the package is never removed. Only one process at a time chooses, so that
+two do not remove twice what one needs; what went is noted beside the runs.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ def quota_bytes() -> int | None:
     return round(get_settings().quota_gigabytes * 1e9) or None
 
 
-def make_room(runs_dir: Path, keep: str = "") -> list[Evicted]:
+def make_room(runs_dir: Path, keep: str = "", needed: int = 0) -> list[Evicted]:
     """Remove old runs of `runs_dir` until the rest is within the quota; returns what went, the oldest first.
 
     Args:
-        keep: id of a run that stays, whatever it takes: the one that has just ended.
+        keep: id of a run that stays, whatever it takes: the one that asks.
+        needed: bytes that it is about to write.
 
     Raises:
         RunError: what may not be removed is more than the quota by itself.
@@ -62,7 +63,7 @@ def make_room(runs_dir: Path, keep: str = "") -> list[Evicted]:
     with FileLock(runs_dir / ".quota.lock", timeout=_LOCK_SECONDS):
         own = store.list_own(runs_dir)
         sizes = {run.id: disk.use(run) for run in own}
-        used, gone = sum(sizes.values()), list[Evicted]()
+        used, gone = sum(sizes.values()) + needed, list[Evicted]()
         for run in reversed(_removable(runs_dir, own, keep)):
             if used <= limit:
                 break

@@ -57,7 +57,7 @@ def recorded(
 
     try:
         with _logged(folder):
-            _make_room(folder)
+            make_room(folder)
             result = work(report)
         store.write_json(folder / "result.json", result)
         _end(folder, replace(status, fraction=1.0), "done", "done")
@@ -69,18 +69,18 @@ def recorded(
                 _end(folder, status, "cancelled" if stopped else "failed", reason(error))
         raise
     with contextlib.suppress(PGBError, OSError):  # the next run will be told
-        _make_room(folder)
+        make_room(folder)
     return result
 
 
-def _make_room(folder: Path) -> None:
-    """Hold the quota, where `folder` is of a run of the server.
+def make_room(folder: Path, needed: int = 0) -> None:
+    """Hold the quota, where `folder` is of a run of the server that is about to write `needed` bytes.
 
     Raises:
         RunError: it cannot be held.
     """
     if folder.resolve().parent == get_settings().runs_dir:
-        quota.make_room(folder.parent, keep=folder.name)
+        quota.make_room(folder.parent, folder.name, needed)
 
 
 def _end(folder: Path, status: store.Status, state: store.State, message: str) -> None:

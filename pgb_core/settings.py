@@ -64,6 +64,7 @@ class Settings:
         "More than 500 needs STREAMLIT_SERVER_MAX_UPLOAD_SIZE as well.",
         minimum=1,
     )
+    uploads_gigabytes: float = _setting(10.0, "Disk space for all uploads together, in GB; one more is refused.")
     upload_hours: float = _setting(24.0, "Time after which an uploaded file is removed, in hours.")
     max_download_megabytes: int = _setting(
         500, "Largest model that a page offers as a download, in MB; it is held in memory while it is sent."

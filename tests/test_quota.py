@@ -84,6 +84,16 @@ def test_pinned_active_and_kept_runs_and_points_of_a_running_sweep_stay(runs_dir
 
 
 @pytest.mark.usefixtures("limit")
+def test_room_is_made_for_what_a_run_is_about_to_write(runs_dir: Path) -> None:
+    paths = [run_of(runs_dir, age) for age in (30, 20, 10)]
+    assert quota.make_room(runs_dir) == []
+    (gone,) = quota.make_room(runs_dir, keep=paths[0].name, needed=SIZE)
+    assert gone.run == paths[1].name
+    with pytest.raises(RunError, match="PGB_QUOTA_GIGABYTES"):
+        quota.make_room(runs_dir, keep=paths[0].name, needed=4 * SIZE)
+
+
+@pytest.mark.usefixtures("limit")
 def test_a_run_of_the_server_makes_room_and_is_refused_where_none_can_be_made(
     runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 import streamlit as st
 
-from pgb_core import demo_mode, store, sweep_spec
-from pgb_core.errors import CheckpointError, RunError
+from pgb_core import demo_mode, disk, store, sweep_spec
+from pgb_core.errors import CheckpointError, JobRejected, RunError
 from pgb_core.inspection import TOKENIZER_FILES, WEIGHTS, admit
 from pgb_core.settings import get_settings
 
@@ -38,9 +38,11 @@ def keep(file: BinaryIO, name: str) -> Path:
 
     Raises:
         ReadOnlyError: this server only shows.
+        JobRejected: there are too many uploads.
         OSError: it cannot be written; nothing is kept.
     """
     demo_mode.refuse()
+    _refuse_without_room(file)
     folder = get_settings().uploads_dir
     folder.mkdir(parents=True, exist_ok=True)
     ending = next((ending for ending in TYPES if name.lower().endswith(f".{ending}")), TYPES[0])
@@ -60,10 +62,12 @@ def keep_checkpoint(files: Sequence[tuple[str, BinaryIO]]) -> Path:
 
     Raises:
         CheckpointError: they are not the files of one checkpoint, too large, or refused; nothing is kept.
+        JobRejected: there are too many uploads.
         OSError: they cannot be written.
     """
     demo_mode.refuse()
     named = _named(files)
+    _refuse_without_room(*named.values())
     place = get_settings().uploads_dir / secrets.token_hex(16)
     partial = place.with_name(f"{_PARTIAL}-{place.name}")
     partial.mkdir(parents=True)
@@ -81,6 +85,19 @@ def keep_checkpoint(files: Sequence[tuple[str, BinaryIO]]) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return place
+
+
+def _refuse_without_room(*files: BinaryIO) -> None:
+    """Raise a JobRejected where `files` do not fit beside the uploads of all visitors."""
+    settings = get_settings()
+    size = sum(file.seek(0, os.SEEK_END) for file in files)
+    for file in files:
+        file.seek(0)
+    if disk.below(settings.uploads_dir) + size > settings.uploads_gigabytes * 1e9:
+        raise JobRejected(
+            f"the uploads of this server would take more than {settings.uploads_gigabytes:g} GB; try again when older "
+            "ones have been removed, or raise PGB_UPLOADS_GIGABYTES."
+        )
 
 
 def _named(files: Sequence[tuple[str, BinaryIO]]) -> dict[str, BinaryIO]:
@@ -110,7 +127,7 @@ def stored(file: Any) -> str:
     """Where an upload lies on the server; one upload lies in one place, so that its runs can be compared.
 
     Raises:
-        ReadOnlyError, OSError: as of `keep`.
+        ReadOnlyError, JobRejected, OSError: as of `keep`.
     """
     places = st.session_state.setdefault("uploads", {})
     if not Path(places.get(file.file_id, "")).is_file():

@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 
 from pgb_core import card, hub, jobs, spectra, store
 from pgb_core.curated import curated
-from pgb_core.errors import CheckpointError
+from pgb_core.errors import CheckpointError, JobRejected
 from pgb_core.finetune_spec import FinetuneSpec
 from pgb_core.hub import HubModel
 from pgb_core.settings import get_settings
@@ -261,6 +261,17 @@ def test_uploads_with_one_name_can_be_told_apart(tiny_checkpoint: Path) -> None:
         app = choose(app, sources.UPLOAD)
     labels = [option for option in app.selectbox(key="checkpoint").options if option.startswith("Your upload")]
     assert labels == ["Your upload: model.safetensors (1)", "Your upload: model.safetensors (2)"]
+
+
+def test_uploads_have_a_limit_together(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum(file.stat().st_size for file in tiny_checkpoint.iterdir())
+    monkeypatch.setenv("PGB_UPLOADS_GIGABYTES", str(1.5 * size / 1e9))
+    uploads.keep_checkpoint(files_of(tiny_checkpoint))
+    with pytest.raises(JobRejected, match="PGB_UPLOADS_GIGABYTES"):
+        uploads.keep_checkpoint(files_of(tiny_checkpoint))
+    uploads.keep(io.BytesIO(b"text,label\n"), "small.csv")
+    with pytest.raises(JobRejected):
+        uploads.keep(io.BytesIO(bytes(size)), "large.csv")
 
 
 def test_what_strangers_wrote_is_no_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
