@@ -84,7 +84,6 @@ def sweep(args: argparse.Namespace, printer: console.ProgressPrinter) -> Answer:
     with ending.cancellable(place):
         try:
             spec = sweep_from(args)
-            checkpoints.ask_ahead(*spec.checkpoints)
             from pgb_core.sweep import sweep as sweep_checkpoint
 
             rows = sweep_checkpoint(

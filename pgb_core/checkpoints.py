@@ -139,8 +139,11 @@ def _looked_at(settings: Settings) -> Iterator[tuple[str, str | None]]:
     for folder in sorted(models.iterdir()) if models.is_dir() else []:
         if folder.name.startswith(".") or not folder.is_dir():
             continue
-        if not is_name(folder.name) or folder.name == "demo" or folder.resolve().parent != models:
-            yield folder.name, "its name cannot be one here, or it is a link out of the models folder."
+        if not is_name(folder.name) or folder.name == "demo":
+            yield folder.name, "rename it: letters, digits, dots, dashes and underscores; demo is taken."
+            continue
+        if folder.resolve().parent != models:
+            yield folder.name, "it is a link out of the models folder; copy the folder there."
             continue
         try:
             pruned = describe(folder).pruned

@@ -48,13 +48,15 @@ OWNER, LIST = "its owner", "the list of well-known models"
 _DEADLINE = 3.0
 """Seconds that the Hub has to answer, all in all, before it counts as out of reach."""
 _MEANINGS = {
-    401: " (the token is not valid; log in anew with `hf auth login`)",
+    401: " (it wants a valid token; log in with `hf auth login`)",
     403: " (that is not allowed; see who may download it)",
     429: " (too many requests; wait some minutes)",
 }
 """What the Hub means by an answer, where that is not the network."""
 _SMALL = 2**23
 """Largest file beside the weights, in bytes; larger ones would be refused once they are here."""
+_AHEAD: dict[str, HubModel | ConnectionError] = {}
+"""What `ask_ahead` was told, each for the one `fetch` that follows."""
 
 T = TypeVar("T")
 
@@ -112,10 +114,6 @@ def look_up(name: str) -> HubModel:
     return _described(plain, info)
 
 
-_AHEAD: dict[str, HubModel | ConnectionError] = {}
-"""What `ask_ahead` was told, each for the one `fetch` that follows."""
-
-
 def ask_ahead(name: str) -> None:
     """Ask now what the next `fetch` of `name` would ask: torch, which is loaded before that, takes seconds to load.
 
@@ -130,14 +128,6 @@ def ask_ahead(name: str) -> None:
     except ConnectionError as error:
         _cached(home, name, str(error))  # which refuses where there is none
         _AHEAD[name] = error
-
-
-def _asked(name: str) -> HubModel:
-    """What the Hub says of a model, or said ahead; raises as `look_up`."""
-    answer = _AHEAD.pop(name, None) or look_up(name)
-    if isinstance(answer, ConnectionError):
-        raise answer
-    return answer
 
 
 def fetch(name: str, step: Step = silent) -> tuple[Path, str]:
@@ -272,6 +262,14 @@ def _home(name: str) -> tuple[Path, str | None]:
     """Where the revisions of a model are kept, and the one that is named."""
     plain, revision = split(name)
     return get_settings().cache_dir / "hub" / plain.replace("/", "--"), revision
+
+
+def _asked(name: str) -> HubModel:
+    """What the Hub says of a model, or said ahead; raises as `look_up`."""
+    answer = _AHEAD.pop(name, None) or look_up(name)
+    if isinstance(answer, ConnectionError):
+        raise answer
+    return answer
 
 
 def _cached(home: Path, name: str, why: str) -> tuple[Path, str]:

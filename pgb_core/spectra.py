@@ -1,7 +1,7 @@
 """How large the weights of a checkpoint are, layer by layer, and how fast their singular values fall; without torch.
 
 Of every matrix of the encoder the root mean square; of the two that most of a layer's output passes through, value and
-intermediate, all singular values, exactly: the square roots of the eigenvalues of the Gram matrix W^T W or W W^T,
+intermediate, all singular values, exactly, unless there are too many of them: the square roots of the eigenvalues of the Gram matrix W^T W or W W^T,
 whichever is smaller. Two seconds of one core for BERT-base; what was measured is kept by the weights' fingerprint.
 """
 
@@ -28,6 +28,8 @@ DECOMPOSED = ("value", "intermediate")
 RANKS = (*(round(0.05 * n, 2) for n in range(20)), 0.98, 1.0)
 """Where singular values are looked at: shares of all directions, the strongest first."""
 ENERGY = 0.9
+MOST_DIRECTIONS = 2048
+"""Of a matrix that is decomposed: the time grows with the third power, and a page waits for it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ def measure(folder: Path, info: CheckpointInfo, step: Step = silent) -> Spectra:
     return found
 
 
+def decomposed(spectra: Spectra, matrix: str) -> bool:
+    """Whether the singular values of that matrix were measured, in every layer."""
+    return all(layer[matrix].decay for layer in spectra)
+
+
 def find(cache: Path, fingerprint: str) -> Spectra | None:
     """What was measured of the weights with that fingerprint; None if nothing was."""
     with contextlib.suppress(RunError, KeyError, TypeError, AttributeError):
@@ -98,7 +105,7 @@ def _restored(entry: Mapping[str, object]) -> MatrixSpectrum:
 
 def _spectrum(name: str, weight: NDArray[np.float32]) -> MatrixSpectrum:
     rms = float(np.sqrt(np.mean(np.square(weight, dtype=np.float64))))
-    if name not in DECOMPOSED:
+    if name not in DECOMPOSED or min(weight.shape) > MOST_DIRECTIONS:
         return MatrixSpectrum(rms)
     values = singular_values(weight)
     if not values[0]:

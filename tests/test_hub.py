@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +25,7 @@ from huggingface_hub import constants
 
 from pgb_core import curated, hub
 from pgb_core.card import Origin, read_origin
-from pgb_core.checkpoints import describe, load_model, resolve
+from pgb_core.checkpoints import ask_ahead, describe, load_model, resolve
 from pgb_core.curated import Curated
 from pgb_core.errors import CheckpointError
 from pgb_core.families import auto_map
@@ -39,11 +42,13 @@ class FakeHub:
 
     files: dict[str, bytes]
     status: int = 200
+    code: str = ""
+    """What the Hub calls the error, in a header, beside its `status`."""
     asked: list[str] = field(default_factory=list)
 
     def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         if self.status != 200:
-            return self.status, b"", {"X-Error-Code": "RepoNotFound"} if self.status == 404 else {}
+            return self.status, b"", {"X-Error-Code": self.code} if self.code else {}
         entries = [
             {"type": "file", "path": name, "rfilename": name, "size": len(content), "oid": self.etag(content)}
             for name, content in self.files.items()
@@ -218,6 +223,40 @@ def test_a_hub_that_keeps_one_waiting_is_out_of_reach(monkeypatch: pytest.Monkey
         assert time.monotonic() - started < 5
 
 
+def test_a_command_hears_of_a_silent_hub_before_it_loads_torch() -> None:
+    """Within five seconds, of which the Hub has three, the interpreter and its imports the rest."""
+    with listening(None) as endpoint:
+        command = [sys.executable, "-X", "importtime", "-m", "pgb_core", "evaluate", "--checkpoint=owner/name"]
+        done = subprocess.run(
+            [*command, "--task=csv", "--eval-file=none.csv"],
+            env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 2
+    assert "is out of reach and 'owner/name' is not cached" in done.stderr.splitlines()[-1]
+    assert not re.search(r"\| +(torch|transformers)$", done.stderr, re.MULTILINE)
+
+
+def test_what_was_asked_ahead_is_not_asked_again(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = "/api/models/owner/name"
+    ask_ahead("demo", str(get_settings().cache_dir), "no id", "owner/name")
+    assert fake_hub.asked == [asked]
+    assert resolve("owner/name", "csv").revision == REVISION
+    assert fake_hub.asked.count(asked) == 1
+    resolve("owner/name", "csv")  # later, for which that answer was not meant
+    assert fake_hub.asked.count(asked) == 2
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    ask_ahead("owner/name")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert hub.fetch("owner/name")[1] == REVISION  # from the cache: out of reach is an answer, too
+    assert fake_hub.asked.count(asked) == 2
+    fake_hub.asked.clear()
+    ask_ahead(f"hub:owner/name@{REVISION}")
+    assert fake_hub.asked == []
+
+
 def test_a_hub_that_refuses_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     point_to(monkeypatch, "http://127.0.0.1:9")  # the port that throws everything away; here nobody listens
@@ -338,13 +377,24 @@ def test_offline_mode_is_out_of_reach() -> None:
 
 
 def test_an_unknown_model_is_told(fake_hub: FakeHub) -> None:
-    fake_hub.status = 404
+    fake_hub.status, fake_hub.code = 404, "RepoNotFound"
     refused("no public model 'owner/name'")
 
 
-def test_a_failing_server_is_told(fake_hub: FakeHub) -> None:
-    fake_hub.status = 503
-    refused("answered 503")
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (404, "RevisionNotFound", f"the Hub has no revision {'1' * 40} of owner/name"),
+        (403, "GatedRepo", "with its owner's permission; log in with `hf auth login`"),
+        (401, "", "answered 401 (it wants a valid token; log in"),
+        (403, "", "answered 403 (that is not allowed"),
+        (429, "", "answered 429 (too many requests; wait"),
+        (503, "", "answered 503 and 'owner/name"),
+    ],
+)
+def test_why_the_hub_refuses_is_told(fake_hub: FakeHub, status: int, code: str, words: str) -> None:
+    fake_hub.status, fake_hub.code = status, code
+    refused(words, f"owner/name@{'1' * 40}")
 
 
 def test_weights_that_can_run_code_are_refused_before_download(fake_hub: FakeHub) -> None:
@@ -372,6 +422,13 @@ def test_a_download_that_breaks_leaves_nothing(fake_hub: FakeHub) -> None:
 @pytest.mark.parametrize("name", ["owner", "owner/../name", "../name", "owner/name/x", "o w/name", "a--b/c", "/name"])
 def test_what_is_no_hub_id_is_refused_without_asking(name: str) -> None:
     refused("is not a Hub id", name)
+
+
+@pytest.mark.parametrize("revision", ["main", "0123456", "0123456789abcdef"])
+def test_a_revision_that_is_no_whole_commit_is_refused_with_how_it_is_named(revision: str) -> None:
+    refused("owner/name@commit with all 40 hexadecimal digits", f"owner/name@{revision}")
+    with pytest.raises(CheckpointError, match="owner/name@ and the 40 hexadecimal digits"):
+        resolve(f"owner/name@{revision}", "csv")
 
 
 def test_libraries_are_online_again_after_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:

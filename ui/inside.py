@@ -40,7 +40,13 @@ def draw(folder: Path, info: CheckpointInfo, fingerprint: str) -> None:
         name=f"{name}, sizes",
         rows=figures.table(found),
     )
-    for matrix in spectra.DECOMPOSED:
+    shown = [matrix for matrix in spectra.DECOMPOSED if spectra.decomposed(found, matrix)]
+    if not shown:
+        st.caption(
+            f"Its matrices have more than {spectra.MOST_DIRECTIONS:,} singular values each, which would take minutes: "
+            "they are not computed here."
+        )
+    for matrix in shown:
         st.markdown(f"**Singular values of {matrix}**", help=words.DECAY)
         charts.chart(
             figures.decay(found, matrix),

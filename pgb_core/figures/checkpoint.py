@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from pgb_core.figures.style import RISING, frame
-from pgb_core.spectra import DECOMPOSED, ENERGY, RANKS, Spectra
+from pgb_core.spectra import DECOMPOSED, ENERGY, RANKS, Spectra, decomposed
 
 TITLES: Mapping[str, str] = {
     "query": "query",
@@ -84,7 +84,7 @@ def decay(spectra: Spectra, matrix: str) -> go.Figure:
 
 
 def table(spectra: Spectra) -> list[dict[str, Any]]:
-    """One row per layer: root mean square of every matrix, share of directions that hold most of two of them."""
+    """One row per layer: root mean square of every matrix, share of directions that hold most of those two that were decomposed."""
     return [
         {
             "layer": number + 1,
@@ -92,6 +92,7 @@ def table(spectra: Spectra) -> list[dict[str, Any]]:
             **{
                 f"{TITLES[name]}: directions with {ENERGY:.0%} of the squares": layer[name].directions
                 for name in DECOMPOSED
+                if decomposed(spectra, name)
             },
         }
         for number, layer in enumerate(spectra)
