@@ -126,6 +126,8 @@ class Preview:
 
 
 MOST_VALUES = 100
+MOST_CHARACTERS = 2 * 10**9
+"""Of all texts of a file together; a Parquet file of some kilobytes can unpack to any number."""
 
 
 def preview(file: Path) -> Preview:
@@ -243,7 +245,11 @@ def _read(file: Path) -> pd.DataFrame:
     if twice:
         raise TaskError(f"{file.name} has several columns called {twice[0]!r}; rename one.")
     table.columns = pd.Index(names)
-    return table.astype(object).where(table.notna(), None)
+    table = table.astype(object).where(table.notna(), None)
+    # rows can share one text here, as in the file, but nowhere behind
+    if sum(len(value) for name in names for value in table[name] if isinstance(value, str)) > MOST_CHARACTERS:
+        raise TaskError(f"{file.name} holds more than {MOST_CHARACTERS:,} characters; give a smaller file.")
+    return table
 
 
 def _parse(file: Path) -> pd.DataFrame:
