@@ -7,7 +7,7 @@ import streamlit as st
 from pgb_core import narration
 from pgb_core.figures import lesson as figures
 from pgb_core.lesson import Lesson
-from ui import charts, frame, glossary, lesson, steps, url, words
+from ui import charts, frame, glossary, lesson, steps, units, url, words
 
 ALL = "all"
 
@@ -127,7 +127,7 @@ def term() -> glossary.Term | None:
     """The term that the URL names; a box with all of them finds one."""
     asked = st.query_params.get("term")
     if asked is not None and asked not in glossary.TERMS:
-        st.warning(f"The link asks for the term “{asked[:40]}”, which is not in the glossary.")
+        st.warning(f"The link asks for the term {units.quoted(asked)}, which is not in the glossary.")
         url.write(term=None)
         asked = None
     url.put("term", asked)

@@ -59,7 +59,9 @@ def chosen_group(view: MatrixView) -> int | None:
         return None
     if asked in {str(g + 1) for g in range(len(view.layout.row_groups))}:
         return int(asked)
-    st.warning(f"The link asks for group “{asked[:20]}”, which this matrix does not have. You see all groups instead.")
+    st.warning(
+        f"The link asks for group {units.quoted(asked)}, which this matrix does not have. You see all groups instead."
+    )
     url.write(group=None)
     return None
 

@@ -175,9 +175,9 @@ def load_model(path: Path) -> PreTrainedModel:
     return _load(path, info, dense_config(info.family, read_config(path / "config.json")), info.head)
 
 
-def refuse_without_memory(path: Path, info: CheckpointInfo) -> None:
-    """Raise a CheckpointError where what is free is too little to work with the model in folder `path`."""
-    needed, free = info.parameters * 4 * _MEMORY_FACTOR, memory.available()
+def refuse_without_memory(path: Path, info: CheckpointInfo, copies: int = _MEMORY_FACTOR) -> None:
+    """Raise a CheckpointError where what is free is too little for that many times the weights in folder `path`."""
+    needed, free = info.parameters * 4 * copies, memory.available()
     if needed > free:
         raise CheckpointError(f"{path.name} needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free.")
 

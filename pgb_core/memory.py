@@ -14,22 +14,23 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGE_BYTES = 256 * 1024
 _CGROUPS = Path("/sys/fs/cgroup")
 _LIMITS = (
-    ("memory.max", "memory.current", "memory.stat", "inactive_file"),  # version 2
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    ("memory.max", "memory.current", "memory.stat", ""),  # version 2
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
 )
-"""Files of a control group: its limit, its use, and, of that, under which name, what is given up first."""
+"""Files of a control group: its limit, its use, what that is made of, and how the names in there begin."""
 
 
 def available(groups: Path = _CGROUPS) -> int:
     """Bytes that can be had: of the machine, or of what a container is limited to, whichever is less."""
     free: int = psutil.virtual_memory().available
-    for limit, use, table, name in _LIMITS:
+    for limit, use, table, prefix in _LIMITS:
         try:
             left = int((groups / limit).read_text()) - int((groups / use).read_text())
-            cached = re.search(rf"^{name} (\d+)$", (groups / table).read_text(), re.MULTILINE)
+            # of files that were read, weights for one; what was read twice counts as active, and can be had as well
+            cached = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", (groups / table).read_text(), re.MULTILINE)
         except (OSError, ValueError):  # no such group, or "max": no limit
             continue
-        free = min(free, max(0, left + (int(cached[1]) if cached else 0)))
+        free = min(free, max(0, left + sum(map(int, cached))))
     return free
 
 

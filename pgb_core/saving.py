@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pgb_core import bounded_json
 from pgb_core.architectures import Sublayer, all_shapes, dense_config, empty_pruned, family_of, head_of, pruned_modules
+from pgb_core.checkpoints import refuse_without_memory
 from pgb_core.errors import CheckpointError
 from pgb_core.families import PRUNED_PREFIX, class_name
 from pgb_core.inspection import PRUNED_MANIFEST, describe, read_config
@@ -26,6 +27,8 @@ from pgb_core.matrixwise import matrix_sizes
 
 _MANIFEST_LIMIT = 2**23
 """Largest pgb.json that is read, in bytes."""
+_COPIES = 2
+"""Of the weights, in memory while they are loaded: as they are in the file, and in full precision."""
 SCHEMA = 2
 """Of the manifest and of the tensors' names; folders of schema 1 are read as well."""
 _FIRST_NAMES = {
@@ -69,10 +72,11 @@ def load_pruned(path: str | Path) -> nn.Module:
     >>> model = load_pruned("runs/first/model")  # doctest: +SKIP
 
     Raises:
-        CheckpointError: the folder is not a pruned checkpoint, or it is damaged.
+        CheckpointError: the folder is not a pruned checkpoint, it is damaged, or there is too little memory for it.
     """
     path = Path(path)
     info = describe(path)  # refuses what is not safe to load, and what is larger than its file
+    refuse_without_memory(path, info, _COPIES)
     manifest, config = _read_manifest(path, info.family), read_config(path / "config.json")
     try:
         shapes = all_shapes(dense_config(info.family, config))
@@ -102,7 +106,7 @@ def _read_manifest(path: Path, expected: str) -> dict[str, Any]:
         schema, family = manifest["schema"], manifest["family"]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is not a pruned checkpoint: it has no readable {PRUNED_MANIFEST}.") from error
-    if schema not in (1, SCHEMA) or family != expected:
+    if type(schema) is not int or schema not in (1, SCHEMA) or family != expected:
         raise CheckpointError(f"{path} was written by another version (schema {schema}, family {family}).")
     return manifest
 
@@ -120,22 +124,29 @@ def _renamed(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str
 def _refuse_misfits(shape: SublayerShape, sizes: dict[str, Any]) -> None:
     """Raise a ValueError where the blocks are not those of any layout; sizes of tensors are checked as they load."""
     if "matrices" not in sizes:
-        columns, rows = (sum(int(group[part]) for group in sizes["groups"]) for part in ("columns", "rows"))
-        if len(sizes["groups"]) > shape.units:
-            raise ValueError("more groups than there are units")
+        groups = sizes["groups"]
+        units, columns, rows = (sum(_size(group[part]) for group in groups) for part in ("units", "columns", "rows"))
+        if max(units, len(groups)) > shape.units:
+            raise ValueError("more units or groups than there are units")
         if max(columns, rows) > shape.hidden:
             raise ValueError("groups overlap")
-        if sizes["groups"] and columns < shape.hidden and not sizes["gather"]:
+        if groups and columns < shape.hidden and not sizes["gather"]:
             raise ValueError("inputs in no group, and nothing says which")
         return
     if tuple(matrix["name"] for matrix in sizes["matrices"]) != shape.matrices:
         raise ValueError("not the matrices of the sublayer")
     for matrix, size in zip(sizes["matrices"], matrix_sizes(shape).values(), strict=True):
-        groups = [(int(group["rows"]), int(group["columns"])) for group in matrix["groups"]]
-        if min(min(group) for group in groups) < 1 or size != tuple(map(sum, zip(*groups, strict=True))):
+        blocks = [(_size(group["rows"]), _size(group["columns"])) for group in matrix["groups"]]
+        if min(min(block) for block in blocks) < 1 or size != tuple(map(sum, zip(*blocks, strict=True))):
             raise ValueError("groups do not tile their matrix")
-        if matrix["zeros"] and len(groups) > 1:
+        if matrix["zeros"] and len(blocks) > 1:
             raise ValueError("groups with zeros")
+
+
+def _size(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("not a size")
+    return value
 
 
 def _refuse_unsound(path: Path, model: nn.Module) -> None:

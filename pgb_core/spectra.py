@@ -1,8 +1,9 @@
 """How large the weights of a checkpoint are, layer by layer, and how fast their singular values fall; without torch.
 
 Of every matrix of the encoder the root mean square; of the two that most of a layer's output passes through, value and
-intermediate, all singular values, exactly, unless there are too many of them: the square roots of the eigenvalues of the Gram matrix W^T W or W W^T,
-whichever is smaller. Two seconds of one core for BERT-base; what was measured is kept by the weights' fingerprint.
+intermediate, all singular values, exactly, unless there are too many: the square roots of the eigenvalues of the Gram
+matrix W^T W or W W^T, whichever is smaller. Two seconds of one core for BERT-base; what was measured is kept by the
+weights' fingerprint.
 """
 
 from __future__ import annotations

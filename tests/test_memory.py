@@ -68,11 +68,15 @@ def test_a_server_keeps_little_of_what_its_threads_took() -> None:
     assert _kept("memory.keep_little()") < 2e6
 
 
-VERSION_2 = {"memory.max": "{limit}", "memory.current": "7000000", "memory.stat": "anon 9\ninactive_file 2000000\n"}
+VERSION_2 = {
+    "memory.max": "{limit}",
+    "memory.current": "7000000",
+    "memory.stat": "anon 9\ninactive_file 1500000\nactive_file 500000\n",
+}
 VERSION_1 = {
     "memory/memory.limit_in_bytes": "{limit}",
     "memory/memory.usage_in_bytes": "7000000",
-    "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 2000000\n",
+    "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 1500000\ntotal_active_file 500000\n",
 }
 
 

@@ -44,6 +44,20 @@ def test_every_family_has_its_matrices(tmp_path: Path, family: str) -> None:
     assert all(matrix.rms > 0 for layer in found for matrix in layer.values())
 
 
+def test_matrices_with_many_directions_are_not_decomposed(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = describe(tiny_checkpoint)
+    monkeypatch.setattr(spectra, "MOST_DIRECTIONS", info.hidden)
+    found = spectra.measure(tiny_checkpoint, info)
+    assert spectra.decomposed(found, "value")
+    monkeypatch.setattr(spectra, "MOST_DIRECTIONS", info.hidden - 1)
+    found = spectra.measure(tiny_checkpoint, info)
+    assert not spectra.decomposed(found, "value")
+    assert {matrix.directions for layer in found for matrix in layer.values()} == {None}
+    assert all(matrix.rms > 0 for layer in found for matrix in layer.values())
+
+
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 100))
 def test_singular_values_are_exact(rows: int, columns: int, seed: int) -> None:
     weight = np.random.default_rng(seed).standard_normal((rows, columns)).astype(np.float32)

@@ -40,14 +40,11 @@ def draw(folder: Path, info: CheckpointInfo, fingerprint: str) -> None:
         name=f"{name}, sizes",
         rows=figures.table(found),
     )
-    shown = [matrix for matrix in spectra.DECOMPOSED if spectra.decomposed(found, matrix)]
-    if not shown:
-        st.caption(
-            f"Its matrices have more than {spectra.MOST_DIRECTIONS:,} singular values each, which would take minutes: "
-            "they are not computed here."
-        )
-    for matrix in shown:
+    for matrix in spectra.DECOMPOSED:
         st.markdown(f"**Singular values of {matrix}**", help=words.DECAY)
+        if not spectra.decomposed(found, matrix):
+            st.caption(f"Not computed: there are more than {spectra.MOST_DIRECTIONS:,}, which takes minutes.")
+            continue
         charts.chart(
             figures.decay(found, matrix),
             f"Singular values of the matrix {matrix} of each layer, the strongest first.",

@@ -60,7 +60,7 @@ def write(run: Run, label: Label, done: str) -> None:
     try:
         store.write_label(get_settings().runs_dir, run.id, label)
     except RunError as error:
-        done = str(error)
+        done = units.plain(str(error))
     _leave(done)
 
 
@@ -69,7 +69,7 @@ def delete(run: Run) -> None:
     try:
         store.delete_run(get_settings().runs_dir, run.id)
     except RunError as error:
-        _leave(str(error))
+        _leave(units.plain(str(error)))
     url.write(run=None)
     _leave("Deleted.")
 

@@ -108,7 +108,9 @@ def _seed() -> int:
     asked = st.query_params.get("seed", "0")
     if asked.isascii() and asked.isdecimal() and len(asked) <= 4:
         return int(asked)
-    st.warning(f"The link asks for seed “{asked[:20]}”, which is not a number below {_SEEDS}. You see seed 0 instead.")
+    st.warning(
+        f"The link asks for seed {units.quoted(asked)}, which is not a number below {_SEEDS}. You see seed 0 instead."
+    )
     url.write(seed=None)
     return 0
 

@@ -120,7 +120,10 @@ def _choose_on_the_hub() -> str | None:
         hub.split(typed)
         return hub.PREFIX + typed
     if typed:
-        st.warning("A Hub id has the form owner/name, for instance distilbert/distilbert-base-cased-distilled-squad.")
+        st.warning(
+            "A Hub id has the form owner/name, for instance distilbert/distilbert-base-cased-distilled-squad, or "
+            "owner/name@commit with all 40 hexadecimal digits of the commit."
+        )
     return None
 
 

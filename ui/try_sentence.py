@@ -77,7 +77,7 @@ def result(both: tuple[Side, Side], found: dict[str, Any]) -> None:
             st.markdown(f"**{side.letter}** {side.name}")
             shares = sorted(said["probabilities"].items(), key=lambda item: -item[1])
             with st.container(horizontal=True):
-                st.metric("Label", said["label"])
+                st.metric("Label", units.plain(said["label"]))
                 st.metric("Probability", units.percent(shares[0][1]))
                 st.metric("Time", units.milliseconds(said["median_ms"]), help=words.TRIED)
             st.caption(

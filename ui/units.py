@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from pgb_core.errors import one_line
+
 
 def count(value: float) -> str:
     """Parameters, operations and the like: 22.7 M."""
@@ -52,5 +54,10 @@ def moment(stamp: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of files that strangers wrote, with nothing in it that Markdown reads."""
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#+!|$~:" else letter for letter in text)
+    """Text of files that strangers wrote as one printable line, with nothing in it that Markdown reads."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]()<>#+!|$~:" else letter for letter in one_line(text))
+
+
+def quoted(text: str) -> str:
+    """The beginning of what a link or a person says, in quotation marks and `plain`."""
+    return f"“{plain(text[:40])}”"

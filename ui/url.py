@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
+from ui import units
+
 _PENDING = "url_pending"
 PRIVATE = "key"
 """The query key that is for the session alone, see `ui.session`."""
@@ -51,7 +53,7 @@ def read(name: str, options: Sequence[str], default: str, noun: str) -> str:
     """The option that the query names; `default`, with a friendly line, when it names none of them."""
     asked = st.query_params.get(name)
     if asked is not None and asked not in options:
-        st.warning(f"The link asks for {noun} “{asked[:40]}”, which is not here. You see {default} instead.")
+        st.warning(f"The link asks for {noun} {units.quoted(asked)}, which is not here. You see {default} instead.")
     if asked in options:
         return asked
     st.session_state[_PENDING] = {**st.session_state.get(_PENDING, {}), name: (asked, default)}
@@ -105,7 +107,7 @@ def number(
     asked = st.query_params.get(name)
     good = asked is not None and asked.isascii() and asked.isdecimal() and len(asked) < 10 and int(asked) <= last
     if asked is not None and not good:
-        st.warning(f"The link asks for {label.lower()} “{asked[:20]}”, which is not from 0 to {last}.")
+        st.warning(f"The link asks for {label.lower()} {units.quoted(asked)}, which is not from 0 to {last}.")
         write(**{name: None})
     put(key, int(asked) if asked is not None and good else default)
 

@@ -16,7 +16,7 @@ from pgb_core.latency_table import LatencyTable
 from pgb_core.layout import UNIT_NAMES
 from pgb_core.replan import LATENCY, Market
 from pgb_core.scored import Record
-from ui import records, url, words
+from ui import records, units, url, words
 from ui.constraints import pin_title
 
 METHODS = {"pgb": "PGB", "pgb-mixed": "PGB mixed", "structured": "Structured"}
@@ -113,7 +113,7 @@ def _number(
                 raise ValueError(asked)
         except ValueError:
             value = default
-            st.warning(f"The link asks for {label.lower()} “{asked[:20]}”, which is no number of that kind.")
+            st.warning(f"The link asks for {label.lower()} {units.quoted(asked)}, which is no number of that kind.")
         value = value if value is None else min(max(value, low), high if high is not None else value)
     url.put(key, value)
     url.write(**{name: None if value is None else str(value)})
@@ -187,7 +187,7 @@ def _asked_pins(have: dict[str, int]) -> list[Pin]:
             if pin.keep > have[name]:
                 raise SpecError("more than there are")
         except (SpecError, KeyError):
-            st.warning(f"The link pins “{text[:30]}”, which this model does not have.")
+            st.warning(f"The link pins {units.quoted(text)}, which this model does not have.")
             continue
         found[name] = pin
     return list(found.values())

@@ -84,7 +84,7 @@ def decay(spectra: Spectra, matrix: str) -> go.Figure:
 
 
 def table(spectra: Spectra) -> list[dict[str, Any]]:
-    """One row per layer: root mean square of every matrix, share of directions that hold most of those two that were decomposed."""
+    """One row per layer: root mean square of every matrix, share of directions that hold most of a decomposed one."""
     return [
         {
             "layer": number + 1,

@@ -42,3 +42,9 @@ def test_the_tables_say_the_same() -> None:
     decay = checkpoint.decay_table(some(3), "value")
     assert [row["directions"] for row in decay] == list(RANKS)
     assert decay[0]["layer 3"] == 1.0
+
+
+def test_what_was_not_decomposed_has_no_column() -> None:
+    spectra = [layer | {"value": MatrixSpectrum(0.02)} for layer in some(2)]
+    names = [name for name in checkpoint.table(spectra)[0] if "directions" in name]
+    assert names == ["intermediate: directions with 90% of the squares"]

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pgb_core import PruneSpec, load_pruned, prune
+from pgb_core import PruneSpec, load_pruned, memory, prune
+from pgb_core.checkpoints import describe
 from pgb_core.errors import CheckpointError
 
 Manifest = dict[str, Any]
@@ -56,6 +57,13 @@ KINDS: dict[str, Callable[[Manifest], None]] = {
     "infinite columns": set_size("columns", float("inf")),
     "infinite units": set_size("units", float("inf")),
     "columns that are no number": set_size("columns", "many"),
+    "columns in words": set_size("columns", "8"),
+    "half a unit": set_size("units", 1.5),
+    "negative units": set_size("units", -2),
+    "units that are a list": set_size("units", [1]),
+    "groups that are no table": lambda manifest: grouped(manifest).update(groups=[[1]]),
+    "sublayers that are a number": lambda manifest: manifest.update(sublayers=5),
+    "a schema that is true": lambda manifest: manifest.update(schema=True),
     "negative rows": set_size("rows", -1),
     "a billion units": set_size("units", 10**9),
     "fifty thousand groups": repeat_groups,
@@ -85,3 +93,12 @@ def test_half_precision_is_read_as_float32(dtype: torch.dtype, pruned: Path, tmp
     halves = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
     save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
     assert {parameter.dtype for parameter in load_pruned(folder).parameters()} == {torch.float32}
+
+
+def test_what_does_not_fit_into_memory_is_not_loaded(pruned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = describe(pruned).parameters * 8
+    monkeypatch.setattr(memory, "available", lambda: needed)
+    assert load_pruned(pruned)
+    monkeypatch.setattr(memory, "available", lambda: needed - 1)
+    with pytest.raises(CheckpointError, match="of memory"):
+        load_pruned(pruned)

@@ -140,6 +140,13 @@ def test_a_hostile_link_gets_a_friendly_line_and_the_page_all_the_same(key: str,
     assert query(app, key) != value
 
 
+@pytest.mark.parametrize("key", ["seed", "preset", "term"])
+def test_what_a_link_says_is_no_markdown(key: str) -> None:
+    app = visit("learn", **{key: "![x](http://e.example/i.png)\n\n# Free"})
+    (warning,) = app.warning
+    assert r"“\!\[x\]\(http\://e.example/i.png\) \# Free”" in warning.value
+
+
 def test_a_matrix_of_zeros_is_no_error() -> None:
     app = visit("learn", step="all", weights=encode(np.zeros((12, 12))))
     assert "All weights are zero" in words(app)

@@ -89,7 +89,11 @@ def test_an_estimate_says_what_it_rests_on(monkeypatch: pytest.MonkeyPatch) -> N
     assert "not on this server" in told
 
 
-def test_the_weights_are_measured_when_somebody_looks_and_kept() -> None:
+@pytest.mark.parametrize(("most", "drawn"), [(32, 3), (31, 1)])
+def test_the_weights_are_measured_when_somebody_looks_and_kept(
+    most: int, drawn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spectra, "MOST_DIRECTIONS", most)
     folder = make_tiny_checkpoint(get_settings().models_dir / "tiny", train=False)
     app = choose(visit("prune"), "tiny")
     assert charts(app) == []
@@ -106,7 +110,8 @@ def test_the_weights_are_measured_when_somebody_looks_and_kept() -> None:
         inside.draw(Path(place), describe(Path(place)), fingerprint_of(Path(place)))
 
     opened = healthy(AppTest.from_function(page, kwargs={"place": str(folder)}, default_timeout=30).run())
-    assert len(charts(opened)) == 3
+    assert len(charts(opened)) == drawn
+    assert ("Not computed: there are more than 31" in words(opened)) == (drawn == 1)
     assert kept.is_file()
     (folder / "model.safetensors").unlink()  # what is kept needs no weights
     assert spectra.find(get_settings().cache_dir, kept.stem) is not None

@@ -209,8 +209,9 @@ def test_texts_are_read_only_when_asked_and_shown_as_they_are(runs: list[str], m
 class Oracle:
     """Stands in for the helper process."""
 
-    def __init__(self, error: str = "") -> None:
+    def __init__(self, error: str = "", label: str = "sport") -> None:
         self.error, self.asked, self.warmed = error, list[dict[str, object]](), 0
+        self.label = label
 
     def warm(self) -> None:
         self.warmed += 1
@@ -220,7 +221,7 @@ class Oracle:
         on_progress("loading the dense model")
         if self.error:
             raise RunError(self.error)
-        said = {"label": "sport", "probabilities": {"tech": 0.1, "sport": 0.9}, "tokens": 7, "cut": False}
+        said = {"label": self.label, "probabilities": {"tech": 0.1, self.label: 0.9}, "tokens": 7, "cut": False}
         return [{**said, "median_ms": ms, "p10_ms": ms - 1, "p90_ms": ms + 1} for ms in (20.0, 10.0)]
 
 
@@ -253,6 +254,14 @@ def test_a_text_is_answered_by_both_with_probabilities_and_milliseconds(
     app.selectbox(key="url_b").set_value(runs[1]).run()
     assert healthy(app).metric == []  # the answer was another model's
     assert len(oracle.asked) == 1
+
+
+def test_the_label_of_an_answer_is_no_markdown(runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "helper", lambda: Oracle(label="![x](//e.example)"))
+    app = visit("trade_off", view="try", family="demo · bbc-news")
+    app.text_area(key="try_text").set_value("anything")
+    next(button for button in app.button if button.label == "Try it").click().run()
+    assert healthy(app).metric[0].value == r"\!\[x\]\(//e.example\)"
 
 
 def test_a_text_that_cannot_be_tried_says_why(runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
