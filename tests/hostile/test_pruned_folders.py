@@ -48,6 +48,16 @@ def set_size(name: str, value: object) -> Callable[[Manifest], None]:
     return spoil
 
 
+def convert(name: str, kind: Callable[[int], object]) -> Callable[[Manifest], None]:
+    """The right size, as something else than a whole number."""
+
+    def spoil(manifest: Manifest) -> None:
+        group = grouped(manifest)["groups"][0]
+        group[name] = kind(group[name])
+
+    return spoil
+
+
 def repeat_groups(manifest: Manifest) -> None:
     sizes = grouped(manifest)
     sizes["groups"] = [{**sizes["groups"][0], "columns": 0, "rows": 0, "units": 0}] * 50_000
@@ -57,8 +67,8 @@ KINDS: dict[str, Callable[[Manifest], None]] = {
     "infinite columns": set_size("columns", float("inf")),
     "infinite units": set_size("units", float("inf")),
     "columns that are no number": set_size("columns", "many"),
-    "columns in words": set_size("columns", "8"),
-    "half a unit": set_size("units", 1.5),
+    "columns that are a text": convert("columns", str),
+    "units that are no whole number": convert("units", float),
     "negative units": set_size("units", -2),
     "units that are a list": set_size("units", [1]),
     "groups that are no table": lambda manifest: grouped(manifest).update(groups=[[1]]),
