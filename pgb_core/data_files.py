@@ -259,7 +259,8 @@ def _parse(file: Path) -> pd.DataFrame:
     if ending in (".parquet", ".pq"):
         table = pd.read_parquet(file)
         for column, labels in _labels_inside(file).items():
-            table[column] = [labels.get(value) for value in table[column]]
+            if column in table and pd.api.types.is_numeric_dtype(table[column]):  # anybody can have written them
+                table[column] = [labels.get(value) for value in table[column]]
         return table
     if ending == ".jsonl":
         # numbers stay numbers and strings strings: a text "2020" must not become a date or a number

@@ -98,13 +98,11 @@ def ids_of_values(
     by_name, by_id = ids_by_name(id2label, others), {str(index): index for index in id2label}
     for ids in (by_name, by_id):
         if all(value in ids for value in others):
-            told = ids is by_id and others and not nameless(id2label)
-            return [new[value] if value in new else ids[value] for value in values], (
-                f"the labels of {source} are numbers, taken as the checkpoint's: "
-                f"{_meanings([id2label[index] for index in sorted(id2label)])}"
-                if told
-                else None
-            )
+            note = None
+            if ids is by_id and others and not nameless(id2label):
+                meanings = _meanings([id2label[index] for index in sorted(id2label)])
+                note = f"the labels of {source} are numbers, taken as the checkpoint's: {meanings}"
+            return [new[value] if value in new else ids[value] for value in values], note
     ids = max((by_name, by_id), key=lambda ids: sum(value in ids for value in others))  # what most of them are
     row, value = next((row, v) for row, v in enumerate(values, 1) if v not in ids and v not in new)
     raise TaskError(

@@ -68,9 +68,21 @@ def test_label_names_inside_a_parquet_file_decide(tmp_path: Path) -> None:
     assert (found["label"].tolist(), note) == ([1, 0], None)
 
 
-@pytest.mark.parametrize("said", [b"{", b"[]", b'{"info": {"features": {"label": {"_type": "ClassLabel"}}}}', b"\xff"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"info": {"features": {"label": {"_type": "ClassLabel"}}}}',
+        b'{"info": {"features": {"absent": {"_type": "ClassLabel", "names": ["a"]}}}}',
+        b'{"info": {"features": {"lists": {"_type": "ClassLabel", "names": ["a"]}}}}',
+    ],
+)
 def test_what_a_parquet_file_says_otherwise_is_left_alone(tmp_path: Path, said: bytes) -> None:
-    table = pa.table({"text": ["a", "b"], "label": [0, 1]}).replace_schema_metadata({b"huggingface": said})
+    table = pa.table({"text": ["a", "b"], "label": [0, 1], "lists": [[0], [1]]}).replace_schema_metadata(
+        {b"huggingface": said}
+    )
     pq.write_table(table, tmp_path / "a.parquet")
     assert read_table(tmp_path / "a.parquet", Columns(), NAMES)[0]["label"].tolist() == [0, 1]
 
