@@ -12,6 +12,7 @@ from pgb_core.figures import matrix as figures
 from pgb_core.figures import permuting
 from pgb_core.following import Followed
 from pgb_core.matrices import MatrixView
+from pgb_core.store import Run
 from ui import charts, frame, groups, pictures, runs, units, url, wall, words
 from ui.pictures import Pictures
 
@@ -24,24 +25,31 @@ def main() -> None:
     if run is None:
         return
     try:
-        found = pictures.all_matrices(run)
-        readable = matrices.readable(run) if run.sample else {t.key for t in found}
-        place, color = wall.choose(run, found, readable)
-        drawn = pictures.pictures(run, found[place].key) if found[place].key in readable else None
+        show(run)
     except RunError as error:
         st.error(units.plain(str(error)))
-        return
-    if drawn is None:  # a sample came with a few matrices
+
+
+def show(run: Run) -> None:
+    """All matrices of `run`, and one of them large.
+
+    Raises:
+        RunError: the run's files are damaged.
+    """
+    found = pictures.all_matrices(run)
+    readable = matrices.readable(run) if run.sample else {t.key for t in found}
+    place, color = wall.choose(run, found, readable)
+    key = found[place].key
+    if key not in readable:  # a sample came with a few matrices
         st.info(words.SAMPLE_WITHOUT)
         wall.show(run, found, place)
         return
     left, right = st.columns([4, 5], gap="medium")
     with left:
         wall.show(run, found, place)
-    with right:
-        steps_place = st.container()
-    stages_place = st.container()
+    drawn = pictures.pictures(run, key)  # after the wall: the browser draws that while a large checkpoint is read
     view = drawn.view
+    steps_place, stages_place = right.container(), st.container()
     group = chosen_group(view)
     weight = groups.chosen_weight(view)
     with steps_place:

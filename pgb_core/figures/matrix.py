@@ -23,6 +23,8 @@ STAGES: dict[Stage, str] = {
     "pruned": "Pruned",
 }
 WINDOW = 256
+_EXACT = ".1f"
+"""How the hover of a window writes an index before it is replaced: not as the axis does, whose labels stay."""
 ALL = slice(None)
 
 
@@ -118,10 +120,6 @@ def window(
     shown = panel(view, stage, color, rows, columns)
     if shown is None:
         return None
-    largest = max(view.layout.rows, view.layout.columns)
-    original = np.empty((*shown.values.shape, 2), dtype=np.int16 if largest < 2**15 else np.int32)
-    original[..., 0] = shown.row_order[:, None]
-    original[..., 1] = shown.column_order[None, :]
     figure = go.Figure(
         go.Heatmap(
             z=_drawn(shown.values, color),
@@ -130,9 +128,9 @@ def window(
             x0=columns.start,
             dx=1,
             hoverongaps=False,
-            customdata=original,
-            hovertemplate="drawn at row %{y}, column %{x}<br>original row %{customdata[0]}, column %{customdata[1]}"
-            f"<br>{_value(color)}<extra></extra>",
+            xhoverformat=_EXACT,
+            yhoverformat=_EXACT,
+            hovertemplate=f"row %{{y}}, column %{{x}}<br>{_value(color)}<extra></extra>",
             **_colors(color, view.weight_limit),
         )
     )
@@ -142,9 +140,19 @@ def window(
         figure.add_trace(outline)
     figure.add_traces(_followed(followed, stage))
     _axes(figure, view.layout.rows, view.layout.columns, 560, permuted=stage != "original")
-    figure.update_yaxes(range=[rows.stop - 0.5, rows.start - 0.5])
-    figure.update_xaxes(range=[columns.start - 0.5, columns.stop - 0.5])
+    figure.update_yaxes(range=[rows.stop - 0.5, rows.start - 0.5], labelalias=_both(rows.start, shown.row_order))
+    figure.update_xaxes(
+        range=[columns.start - 0.5, columns.stop - 0.5], labelalias=_both(columns.start, shown.column_order)
+    )
     return figure
+
+
+def _both(start: int, order: IntArray) -> dict[str, str]:
+    """What the hover says in place of each drawn index, as `_EXACT` writes it: that and the original index.
+
+    Both for every cell, as customdata, would be more bytes than the weights.
+    """
+    return {f"{start + place:.1f}": f"{start + place} (original {index})" for place, index in enumerate(order)}
 
 
 def window_table(
@@ -282,7 +290,7 @@ def _outline(view: MatrixView) -> go.Scatter:
 def _axes(figure: go.Figure, rows: int, columns: int, height: int, *, permuted: bool) -> go.Figure:
     order = "permuted" if permuted else "original"
     frame(figure, height=height, x=f"{order} column (input)", y=f"{order} row (output)")
-    figure.update_layout(margin={"t": 34, "r": 24})  # room for the color bar and its last label
+    figure.update_layout(margin={"t": 68, "r": 24, "b": 74, "l": 80})  # room for the axes, the color bar, its labels
     axis = {"showline": True, "mirror": True, "linewidth": 1, "linecolor": GRID, "showgrid": False}  # around blanks too
     figure.update_xaxes(axis | {"range": [-0.5, columns - 0.5], "constrain": "domain"}, overwrite=True)
     figure.update_yaxes(axis | {"range": [rows - 0.5, -0.5]}, overwrite=True)  # row 0 on top

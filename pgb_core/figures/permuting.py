@@ -92,7 +92,7 @@ def animation(view: MatrixView, moves: Sequence[Step], followed: Followed | None
     figure = go.Figure([heatmap, _outline(view, shown), *frames[0].data[1:]], frames=frames)
     frame(figure, height=520, x="columns (inputs)", y="rows (outputs)")
     title = {"text": _says(moves[0]), "x": 0, "xref": "paper", "y": 0.97, "yanchor": "top", "font": {"size": 14}}
-    figure.update_layout(margin={"t": 56, "b": 148}, title=title, **_controls(len(moves)))
+    figure.update_layout(margin={"t": 56, "b": 148, "l": 24, "r": 10}, title=title, **_controls(len(moves)))
     border = {"showline": True, "mirror": True, "linewidth": 1, "linecolor": GRID}
     bare = {**border, "showgrid": False, "showticklabels": False, "ticks": "", "title_standoff": 4}
     figure.update_xaxes(bare, range=[-0.5, shown[1].sum() - 0.5])

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_CELLS = 256
-"""Along each axis: three overviews stand side by side, some 330 pixels wide each."""
+MAX_CELLS = 192
+"""Along each axis: three overviews stand side by side, some 300 pixels wide each."""
 How = Literal["extreme", "mean"]
 
 

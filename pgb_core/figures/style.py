@@ -30,7 +30,11 @@ GRID = "rgba(128,140,150,0.25)"
 
 
 def frame(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = False) -> go.Figure:
-    """Give `figure` the common margins, axis titles and grid; returns it."""
+    """Give `figure` the common margins, axis titles and grid; returns it.
+
+    Margins grow to what axes and color bars need, at the price of drawing everything again: a figure of many cells had
+    better ask for that room.
+    """
     at_once = {"overwrite": True}  # or every single property is compared first, which takes three times as long
     figure.update_layout(
         height=height,

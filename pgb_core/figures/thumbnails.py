@@ -80,7 +80,7 @@ def wall(found: Sequence[Thumbnail], selected: int | None = None) -> go.Figure:
         )
     )
     frame(figure, height=120 + 40 * len(layers), x="", y="layer")
-    figure.update_layout(margin={"t": 46, "r": 16}, hoverdistance=-1, dragmode=False)
+    figure.update_layout(margin={"t": 90, "r": 16, "b": 90, "l": 74}, hoverdistance=-1, dragmode=False)
     figure.update_xaxes(
         tickvals=[step * n + (SIDE - 1) / 2 for n in range(len(COLUMNS))],
         ticktext=[name if len(name) < 8 else f"{name[:5]}-<br>{name[5:]}" for _, name in COLUMNS],

@@ -80,11 +80,16 @@ def test_window_names_the_original_indices_of_each_weight(stage: Stage) -> None:
     assert source is not None
     assert heatmap.z.shape == (256, 256)
     known = ~np.isnan(heatmap.z)
-    rows, columns = heatmap.customdata[..., 0], heatmap.customdata[..., 1]
-    np.testing.assert_array_equal(heatmap.z[known], source[rows, columns][known])
     assert (heatmap.y0, heatmap.x0) == (100, 30)
-    order = view.layout.row_order()
-    np.testing.assert_array_equal(rows[:, 0], order[100:356])
+    rows, columns = view.layout.row_order()[100:356], view.layout.column_order()[30:286]
+    np.testing.assert_array_equal(heatmap.z[known], source[np.ix_(rows, columns)][known])
+    for axis, said, first, order in (
+        (figure.layout.yaxis, heatmap.yhoverformat, 100, rows),
+        (figure.layout.xaxis, heatmap.xhoverformat, 30, columns),
+    ):
+        names = {f"{place:{said}}": f"{place} (original {index})" for place, index in enumerate(order, start=first)}
+        assert axis.labelalias == names
+        assert not {str(place) for place in range(first, first + 256)} & set(names)  # labels of the axis stay
 
 
 def test_window_as_a_table_says_the_same() -> None:
@@ -209,7 +214,7 @@ def test_overview_as_a_table_holds_the_cells() -> None:
     assert figure is not None
     from_row, *columns = matrix.overview_table(view, "pruned", "weight").items()
     assert from_row[0] == "from row"
-    np.testing.assert_array_equal(from_row[1], np.arange(256) * 6)
+    np.testing.assert_array_equal(from_row[1], np.arange(192) * 8)
     assert [name for name, _ in columns] == [str(2 * place) for place in range(192)]
     np.testing.assert_array_equal(np.stack([values for _, values in columns], axis=1), figure.data[0].z)
     assert matrix.overview_table(make_view(8, 8, dense=False), "original", "weight") == {}
@@ -220,4 +225,3 @@ def test_arrays_are_sent_in_binary() -> None:
     assert figure is not None
     heatmap: dict[str, Any] = json.loads(figure.to_json())["data"][0]
     assert heatmap["z"]["dtype"] == "f4"
-    assert heatmap["customdata"]["dtype"] == "i2"
