@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from pgb_core import matrices, store
 from pgb_core.settings import get_settings
-from tests.browser.visitor import GROUP_MARKS, choose, click_mark
+from tests.browser.visitor import GROUP_MARKS, choose, click_mark, settled
 from tests.sample_run import SampleShape, make_sample_run
 
 pytestmark = pytest.mark.timeout(240)
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.timeout(240)
 def test_a_deep_link_on_a_cold_server_opens_its_group_and_a_click_another(page: Page, server: str) -> None:
     shape = SampleShape(layers=2, hidden=64, heads=8, intermediate=128)
     run = make_sample_run(get_settings().runs_dir, shape=shape, sparsity=0.6, seed=1)
-    groups = {key: len(layout.row_groups) for key, layout in matrices.read_layouts(store.read_run(run)).items()}
-    layer, kind, name = next(key for key, count in groups.items() if count >= 2)
+    layouts = matrices.read_layouts(store.read_run(run))
+    (layer, kind, name), layout = next((k, found) for k, found in layouts.items() if len(found.row_groups) >= 2)
     page.goto(f"{server}/matrix?run={run.name}&layer={layer + 1}&matrix={kind}.{name}&group=2")
 
     expect(page.get_by_role("heading", name="Exact window on group 2")).to_be_visible()
@@ -33,6 +33,17 @@ def test_a_deep_link_on_a_cold_server_opens_its_group_and_a_click_another(page: 
     click_mark(page.locator(GROUP_MARKS).first)
     expect(page.get_by_role("heading", name="Exact window on group 1")).to_be_visible()
     expect(page).to_have_url(re.compile("group=1"))
+
+    # what the pointer is on is named as drawn and as in the checkpoint
+    settled(page)
+    plot = page.locator(".st-key-window .nsewdrag")
+    plot.hover(position={"x": 30, "y": 30})
+    said = page.locator(".st-key-window .hoverlayer text").first
+    expect(said).to_contain_text("row")
+    found = re.match(r"row (\d+) \(original (\d+)\), column (\d+) \(original (\d+)\)weight", said.text_content() or "")
+    assert found
+    row, original_row, column, original_column = map(int, found.groups())
+    assert (layout.row_order()[row], layout.column_order()[column]) == (original_row, original_column)
 
 
 def test_a_tiny_model_is_pruned_from_the_button_to_the_result(
