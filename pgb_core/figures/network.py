@@ -155,7 +155,7 @@ def picture(network: Sequence[Sublayer], selected: int | None = None, notes: Seq
         )
     )
     frame(figure, height=110 + 34 * len(network), x="heads or neurons kept, % of the sublayer's", y="")
-    figure.update_layout(barmode="overlay", bargap=0.28, margin={"t": 96, "l": 134, "r": 20})
+    figure.update_layout(barmode="overlay", bargap=0.28, margin={"t": 96, "l": 134, "r": 20, "b": 67})
     figure.update_xaxes(range=[0, 100.5], showgrid=False)
     figure.update_yaxes(tickvals=places, ticktext=titles, autorange="reversed", showgrid=False)
     dropped = {"text": "dropped", "x": 50, "showarrow": False, "font": {"color": "white"}, "bgcolor": BADGE}

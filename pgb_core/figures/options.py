@@ -39,7 +39,7 @@ def option_chart(table: Mapping[str, Any], ratings: Sequence[Rating]) -> go.Figu
         figure.add_trace(_rings("close", close, size=15, width=1.5))
     figure.add_trace(_rings("chosen", [table["options"][table["chosen"]]], size=20, width=3))
     frame(figure, height=430, x="weights kept, % of the sublayer's", y="loss after the refit", legend=True)
-    figure.update_layout(margin={"t": 85, "l": 82})
+    figure.update_layout(margin={"t": 85, "l": 82, "b": 67})
     figure.update_yaxes(rangemode="tozero", exponentformat="power")
     if (top := _top(table)) is not None:
         figure.update_yaxes(range=[-0.04 * top, top])

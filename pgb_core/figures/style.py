@@ -38,7 +38,7 @@ def frame(figure: go.Figure, *, height: int, x: str, y: str, legend: bool = Fals
     at_once = {"overwrite": True}  # or every single property is compared first, which takes three times as long
     figure.update_layout(
         height=height,
-        margin={"l": 8, "r": 8, "t": 8, "b": 67 if x else 8},
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
         showlegend=legend,
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0, "title": ""},
         dragmode="zoom",

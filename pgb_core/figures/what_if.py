@@ -50,7 +50,7 @@ def loss_curve(path: Sequence[Plan], here: Plan, goal: str, method: str) -> go.F
             )
         )
     frame(figure, height=260, x=AXES[goal], y="predicted loss, nats")
-    figure.update_layout(margin={"l": 80})
+    figure.update_layout(margin={"l": 80, "b": 67})
     figure.update_yaxes(type="log", exponentformat="power", dtick=1)
     return figure
 
